@@ -10,6 +10,7 @@
 #   make dist    the wheel and the source archive in dist/, installed and tried for every extra in an empty environment
 #   make newcomer   from an empty directory to own models that answer, in ten commands, with the times
 #   make test-unpinned   the newest release of every dependency, in every order of the frameworks
+#   make test-converters   every source of inferd publish, trained with the newest releases, published, served, compared
 #   make differential BASE=COMMIT   the same traffic to that commit and to the code at hand: what can be told apart
 
 PYTHON ?= python3
@@ -28,8 +29,8 @@ MINUTES ?= 20
 BASE ?= HEAD
 DIFFERENTIAL ?=
 
-.PHONY: setup demo serve docs reference languages test test-quiet test-unpinned dist newcomer lint bench chaos soak \
-    differential fuzz isolation proto clean
+.PHONY: setup demo serve docs reference languages test test-quiet test-unpinned test-converters dist newcomer lint bench chaos \
+    soak differential fuzz isolation proto clean
 
 setup: $(VENV)/.stamp
 
@@ -59,6 +60,12 @@ test-unpinned:
 	var/unpinned/bin/python -m pip install -q --upgrade pip
 	var/unpinned/bin/python -m pip install -q '.[all]'
 	cd tests && ../var/unpinned/bin/python -m unpinned
+
+# Training environments of the newest releases below var/converters: downloads about 3 GB, needs 9 GB there. CONVERTERS:
+# names of environments (tables, keras, torch, dvc), and --keep for those that are there already.
+CONVERTERS ?=
+test-converters: setup
+	PYTHONPATH=tests $(BIN)/python -m converters $(CONVERTERS)
 
 # Downloads each extra from the package index, without constraints: several GB. EXTRAS="onnx http": these only.
 EXTRAS ?= client server http jwt cli onnx torch tensorflow litert all

@@ -44,6 +44,8 @@ def sample(name: str, rows, labels) -> None:
 
 
 def told(name: str, source: str, rows: str, accuracy: float, *flags: str) -> None:
+    if "xgb-pipeline" in source:
+        flags = (*flags, "--dtype", "FP64")  # the scaled rows lie on the thresholds: FP32 rounds to their other side
     models.append({"name": name, "source": source, "sample": f"{rows}.npz", "accuracy": accuracy, "flags": list(flags)})
 
 

@@ -159,6 +159,8 @@ def _judge(material: SourceMaterial, got: dict[str, Array], metrics: dict[str, A
         return
     served = accuracy(labels, got, material.classes)
     if served is not None:
+        if "accuracy" in metrics:
+            metrics["accuracy_of_run"] = metrics["accuracy"]
         metrics["accuracy"] = round(served[0], 6)
     if material.expected is not None:
         original = accuracy(labels, dict(read_rows(material.expected).inputs), material.classes)

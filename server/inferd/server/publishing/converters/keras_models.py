@@ -107,12 +107,13 @@ def _load(path: str, keras: Any, tensorflow: Any, request: dict[str, Any], tools
             model.load_weights(path)
             return model
         prefix = path[: -len(".index")] if path.endswith(".index") else path
-        status = tensorflow.train.Checkpoint(model=model).restore(prefix)
+        # `read`, not `restore`: that one wants the counter of Checkpoint.save, too.
+        status = tensorflow.train.Checkpoint(model=model).read(prefix)
         try:
             status.assert_existing_objects_matched()
         except AssertionError:
             try:  # Model.save_weights of Keras 2 writes the model itself as the root
-                tensorflow.train.Checkpoint(model).restore(prefix).assert_existing_objects_matched().expect_partial()
+                tensorflow.train.Checkpoint(model).read(prefix).assert_existing_objects_matched().expect_partial()
             except AssertionError as error:
                 raise tools.Refused(f"the checkpoint does not fit the model of --module: {str(error)[:300]}") from None
         status.expect_partial()

@@ -79,7 +79,7 @@ def convert(
         order=tuple(map(str, found.get("order") or ())),
         labels=labels,
         classes=np.array(classes) if isinstance(classes, list) and classes else None,
-        sample_source={"from": str(given) if given is not None else "made up"},
+        sample_source={"from": _rows_from(options.sample, sample)},
         rounds=converter == "sklearn_models" and options.dtype == "FP32",
         notes=tuple(clean(str(note)) for note in found.get("notes") or ()),
     )
@@ -125,6 +125,12 @@ def interpreter(options: SourceOptions) -> str:
     if found is None:
         raise PublishError(f"--python {options.python}: there is no such program", usage=True)
     return os.path.abspath(found)
+
+
+def _rows_from(asked: Path | None, example: Path | None) -> str:
+    if asked is not None:
+        return str(asked)
+    return "the example that came with the model" if example is not None else "made up"
 
 
 def _module(text: str) -> str:

@@ -52,7 +52,7 @@ def prepare(source: str, staging: Staging, options: SourceOptions, say: Say) -> 
                 made.git = {"commit": commit}
         material = _from_path(path, source, staging, options, say, made)
     made = material.provenance
-    if not made.git:
+    if not made.git and not mlflow.is_uri(source):  # what MLflow keeps was trained elsewhere
         made.git = _git(source)
     if options.sample is not None and material.sample is None:
         material.sample = options.sample
