@@ -70,8 +70,8 @@ def test_an_existing_version_is_not_published_again(cli, repository: Path, versi
     [
         (("m", "nope", "repository"), (1, "does not exist")),
         (("m", "empty", "repository"), (1, "is empty")),
-        (("m", "a.txt", "repository"), (2, "ends in .onnx, .pt, .pt2, .tflite")),
-        (("m", "source", "a.txt"), (1, "no directory")),
+        (("m", "a.doc", "repository"), (2, "ends in .onnx, .pt, .pt2, .tflite")),
+        (("m", "source", "a.doc"), (1, "no directory")),
         (("../m", "source", "repository"), (2, "no name for a model")),
         ((".m", "source", "repository"), (2, "no name for a model")),
         (("", "source", "repository"), (2, "no name for a model")),
@@ -81,7 +81,7 @@ def test_a_refused_publication_leaves_no_files(cli, repository: Path, version: P
     model, source, root = arguments
     place = repository.parent
     (place / "empty").mkdir()
-    (place / "a.txt").write_text("")
+    (place / "a.doc").write_text("")
     done = cli("publish", "--no-check", model, str(place / source), "-r", str(place / root))
     assert done.code == refusal[0]
     assert refusal[1] in done.err
