@@ -120,6 +120,18 @@ isolation: setup
 test-quiet: setup
 	cd tests && ../$(BIN)/python -m quiet
 
+# A line of its own: the two targets below are for machines with root and the network.
+.PHONY: image-test kserve-test
+
+# The images, built and run as hardened containers. Needs root on Debian and the package indexes: installs buildah and
+# debootstrap. About 15 minutes and 10 GB below var/containers, of which the base is kept.
+image-test: setup
+	cd tests && ../$(BIN)/python -m containers image
+
+# KServe's runtime without KServe: its storage initializer, a double of S3, pods and proxies on hosts of their own. As above.
+kserve-test: setup
+	cd tests && ../$(BIN)/python -m containers kserve
+
 proto: $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)
 	$(PROTO_VENV)/bin/python tools/generate_stubs.py proto
 

@@ -78,8 +78,8 @@ def test_settings_exist(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_targets_of_make_exist(page: str) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:`|^\$ |^    )make ([a-z]+)", (ROOT / page).read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^\$ |^    )make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE))
     assert named <= targets
 
 

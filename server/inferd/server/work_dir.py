@@ -14,6 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +22,7 @@ from typing import Final, Self
 
 _NAME: Final = re.compile(r"inferd-[0-9]+-\w+")
 _TRIES: Final = 100  # another process may remove an empty parent at any moment
+_PAUSE: Final = 0.01  # seconds
 _ADVICE: Final = "set server.work_dir to a writable directory on a local disk, such as an emptyDir"
 
 
@@ -146,8 +148,15 @@ def notes_of_the_living(name: str, parent: Path | None = None) -> list[str]:
     except OSError:
         return []
     try:
-        # Nobody makes a directory meanwhile, whose lock would be taken here for a moment.
-        fcntl.flock(held, fcntl.LOCK_EX)
+        # Nobody makes a directory meanwhile, whose lock would be taken here for a moment. A maker needs milliseconds.
+        for remaining in reversed(range(_TRIES)):
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not remaining:
+                    return []
+                time.sleep(_PAUSE)
         for entry in sorted(os.listdir(held)):
             if not _NAME.fullmatch(entry):
                 continue
