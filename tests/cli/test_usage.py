@@ -25,6 +25,10 @@ U = "unknown option"
         (("serve", "models"), "inferd: serve: unexpected argument 'models'; did you mean --model-repository? (see inf"),
         (("config", "shw"), "inferd: config: argument WHAT: invalid choice 'shw'; did you mean show? expected one of"),
         (("completion", "bsh"), "inferd: completion: argument shell: invalid choice 'bsh'; did you mean bash? "),
+        (
+            ("publish", "m", "f", "--repostory", "r"),
+            "inferd: publish: the following arguments are required: -r/--repository; unknown option --repostory; did",
+        ),
         (("serve", "--line\nbreak"), "inferd: serve: unknown option --line break"),
     ],
 )  # fmt: skip

@@ -25,6 +25,7 @@ class OneLineParser(argparse.ArgumentParser):
         if not given and any(isinstance(action, argparse._SubParsersAction) for action in self._actions):
             self.print_help()
             raise SystemExit(0)
+        self._given = given
         return super().parse_known_args(given, namespace)
 
     def error(self, message: str) -> NoReturn:
@@ -35,12 +36,24 @@ class OneLineParser(argparse.ArgumentParser):
             what = "unknown command" if found["what"] == "COMMAND" else f"argument {found['what']}: invalid choice"
             meant = _meant(found["given"], known) or ";"
             message = f"{what} {_short(found['given'])!r}{meant} expected one of {', '.join(known)}"
+        if message.startswith("the following arguments are required"):
+            message += self._misspelt()
         message = re.sub(r"invalid int value: (.*)", r"expected a whole number, got \1", message)
         program, _, command = self.prog.partition(" ")
         where = f"{program}: {command}" if command else program
         line = " ".join(f"{where}: {message} (see {self.prog} --help)".split())
         print(line, file=sys.stderr)
         raise SystemExit(2)
+
+    def _misspelt(self) -> str:
+        """The first option that is given and unknown, as text: it may be what is missing, misspelt."""
+        for word in getattr(self, "_given", ()):
+            name = word.partition("=")[0]
+            if len(name) < 3 or not name.startswith("--"):
+                continue
+            if name not in self._option_string_actions and not self._get_option_tuples(name):
+                return f"; unknown option {_short(name)}{_meant(name, self._option_string_actions)}"
+        return ""
 
     def unknown(self, arguments: Sequence[str]) -> NoReturn:
         """Ends the process because of arguments that the command does not have."""
