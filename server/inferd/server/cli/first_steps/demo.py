@@ -24,7 +24,7 @@ from inferd.server.cli.first_steps.hot_swap import THREADS, Swap, swap_under_loa
 from inferd.server.cli.first_steps.sample_model import BETTER, NAME, SMALL, held_out, picture
 from inferd.server.cli.first_steps.server_process import DemoFailed, ServerProcess
 
-_SHOWN = 5  # digits side by side
+_SHOWN = 4  # digits side by side, which fit into 80 columns
 
 
 def add(subparsers: Any) -> None:
@@ -58,13 +58,14 @@ def _tour(directory: Path, log: Path) -> None:
     shutil.copy(SMALL, first)
     images, digits = held_out()
     _title("1. A model repository is a directory: <model>/<version>/<file>")
-    print(f"   {first / SMALL.name}   {SMALL.stat().st_size:,} bytes, reads handwritten digits")
+    print(f"   {first / SMALL.name}")
+    print(f"   {SMALL.stat().st_size:,} bytes; it reads handwritten digits")
 
     _title("2. One command serves it")
     print(f"   $ inferd serve --model-repository {repository}")
     begin = time.perf_counter()
     with ServerProcess(repository, log) as server:
-        print(f"   {server.ready}   (after {time.perf_counter() - begin:.1f} s)")
+        print(f"   {server.ready}\n   after {time.perf_counter() - begin:.1f} s")
         with Client(server.address) as client:
             _title("3. A client calls it: arrays in, arrays out")
             right = _call(client, server.address, images, digits)
@@ -78,8 +79,8 @@ def _tour(directory: Path, log: Path) -> None:
         server.stop()
     _title("5. On SIGTERM the server finished what it had accepted, and ended with 0")
     print("\nNext, with a model of your own:")
-    print("   $ inferd init my-server                 a repository, settings and a client script to start from")
-    print("   $ inferd publish MODEL FILE -r my-server/models     puts your own model into it")
+    print("   $ inferd init my-server         a repository, settings and a client script")
+    print("   $ inferd publish MODEL FILE -r my-server/models        your own model")
 
 
 def _title(text: str) -> None:
@@ -122,8 +123,8 @@ def _swap(address: str, repository: Path, images: np.ndarray[Any, Any]) -> tuple
 
 def _report(swap: Swap) -> None:
     new = max(swap.answers)
-    print(f"   version {new} answered {swap.live:.1f} s after the command began; its files were left alone for 0.5 s")
-    print("   first, so that half a copy never goes live (repository.settle)")
+    print(f"   version {new} answered {swap.live:.1f} s after the command began: publish loads and runs it")
+    print("   first, and a server waits until its files are left alone (repository.settle)")
     counts = ", ".join(f"version {version} {count:,}" for version, count in swap.answers.items())
     print(f"   requests: {swap.sent:,}, failed: {len(swap.failures)}; answered by {counts}")
     quantiles = ", ".join(f"p{q} {np.percentile(swap.latencies, q):.2f}" for q in (50, 90, 99))
