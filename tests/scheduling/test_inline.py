@@ -157,7 +157,7 @@ class Batches:
 
 
 def place(batches: Batches, budget: InlineBudget) -> InlineExecutor:
-    return InlineExecutor(budget, batches, WorkerSlot(), batches)  # type: ignore[arg-type]
+    return InlineExecutor(budget, batches, (WorkerSlot(), WorkerSlot()), batches)  # type: ignore[arg-type]
 
 
 def budget_of(loop: InlineLoop) -> InlineBudget:

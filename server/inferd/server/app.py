@@ -42,6 +42,7 @@ from inferd.server.lifecycle.interfaces import ManagerLike
 from inferd.server.lifecycle.manager import Manager
 from inferd.server.lifecycle.readiness import not_served
 from inferd.server.lifecycle.request_check import check_request
+from inferd.server.lifecycle.resources.cpu_budget import available_cpus
 from inferd.server.lifecycle.resources.heap import HeapReturn
 from inferd.server.lifecycle.resources.memory import IdleCollector
 from inferd.server.lifecycle.state import ServableId, State, StateChange
@@ -105,7 +106,8 @@ class App:
         self._stop: threading.Event | None = None  # the event that `wait` is waiting for
         self._stopping = False
         self.metrics = Metrics(CollectorRegistry(), version=__version__)
-        self.inline = InlineLoop(beside=InlineLoop())
+        cpus = config.server.cpu_threads or available_cpus()
+        self.inline = InlineLoop(beside=InlineLoop(), overlaps=cpus > 1)
         self._inflight = InflightBounds(config.inflight)
         self.manager: Manager = build_manager(
             config,

@@ -2,7 +2,7 @@
 
 There are two strategies (policies/strategy.py): the rows are joined into one run, or the requests run one by one where
 joining would cost more than it saves. A batch runs on the transport's loop if it is short, else on the instance's
-worker.
+worker. While the loop has other work, the model of a short batch runs on a thread beside it (overlap.py).
 
 A batch that fails, or in whose answer the model omits an output, runs again one request at a time, so that only the
 request that causes the failure fails. An inference may be repeated, because a stateful model is never batched, but only
@@ -37,6 +37,7 @@ from inferd.server.scheduling.batch_former import Batch
 from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.inline import TOO_LONG, InlineBudget
 from inferd.server.scheduling.observer import BatchObserver
+from inferd.server.scheduling.overlap import OverlappedRun
 from inferd.server.scheduling.padding import Padding
 from inferd.server.scheduling.policies.strategy import one_by_one
 from inferd.server.scheduling.queue import Bucket, SignatureQueue
@@ -108,10 +109,8 @@ class Executor:
             ):
                 return self._run_each(batch)
             return self._run_joined(batch)
-        except BaseException as error:  # a defect of this server, or a model that calls exit: no request may hang
-            self._log_failure("the scheduler failed", error)
-            for request in requests:
-                request.fail(ExecutionFailed("the server failed while it handled the request"))
+        except BaseException as error:
+            self._broken(batch, error)
             return 0.0
         finally:
             if self._buffers.lent:
@@ -120,11 +119,10 @@ class Executor:
     def _run_joined(self, batch: Batch) -> float:
         """One run for all requests of a batch. Repeats code of helper functions for the usual case, to save calls."""
         queue, requests, rows, route = batch.queue, batch.requests, batch.rows, batch.route
-        count = len(requests)
         budget, inline = self._budget, self._inline
         clock = budget.clock
         batch.started_at = started = monotonic()
-        if not inline:  # on a loop, where most cancels arrive, nothing reads it during the run
+        if not inline:  # on the loop, where cancels arrive, nothing reads it during the run
             for request in requests:
                 request.started_at = started
         try:
@@ -144,27 +142,40 @@ class Executor:
                 self._charge(cost, queue, inputs, wanted)
             else:
                 budget.ran(cost)
-            if wanted is not None:
-                outputs = pick(outputs, wanted)
-            if count > 1:
-                if wanted is None:
-                    check_names(outputs, queue.outputs)
-                for output in outputs.values():
-                    if not output.ndim or output.shape[0] != rows:
-                        check_rows(outputs, rows)
-            if self._buffers.lent:
-                keep(outputs, self._buffers)
+            outputs = self._checked(batch, outputs, wanted)
         except BaseException as error:
             self._failed(batch, error)
             return 0.0
-        seconds = monotonic() - started
+        return self._ran(batch, outputs, wanted, cost, monotonic() - started)
+
+    def _checked(self, batch: Batch, outputs: dict[str, Array], wanted: tuple[str, ...] | None) -> dict[str, Array]:
+        """The wanted outputs of a run. Raises BackendError where one is missing or cannot be split."""
+        if wanted is not None:
+            outputs = pick(outputs, wanted)
+        if len(batch.requests) > 1:
+            rows = batch.rows
+            if wanted is None:
+                check_names(outputs, batch.queue.outputs)
+            for output in outputs.values():
+                if not output.ndim or output.shape[0] != rows:
+                    check_rows(outputs, rows)
+        if self._buffers.lent:
+            keep(outputs, self._buffers)
+        return outputs
+
+    def _ran(
+        self, batch: Batch, outputs: dict[str, Array], wanted: tuple[str, ...] | None, cost: float, seconds: float
+    ) -> float:
+        """Learns from a run and answers its requests. Returns `seconds`."""
+        queue, requests, rows, route = batch.queue, batch.requests, batch.rows, batch.route
+        count, inline = len(requests), self._inline
         self._unlearned += 1
         if self._unlearned >= _LEARNED or not inline or batch.bucket.cost.line is None:
             self._unlearned = 0
             queue.timed(seconds)
             batch.bucket.ran(rows, seconds, cost)
         if route is not None and (seconds < _LONG or count < _MANY):  # as below, without the calls
-            requests[0].owner.answer(requests, outputs, started, rows)
+            requests[0].owner.answer(requests, outputs, batch.started_at, rows)
             self._observer.batch(queue.name, requests, rows, seconds)
             return seconds
         shares = split(outputs, requests, wanted) if route is None else ((requests, outputs),)
@@ -172,6 +183,56 @@ class Executor:
         if seconds < _LONG or count < _MANY or not self._hand_off(partial(self._answer, batch, shares, seconds)):
             self._answer(batch, shares, seconds)
         return seconds
+
+    # -- a run beside the loop -----------------------------------------------------------------------------------------
+
+    def prepare(self, batch: Batch) -> OverlappedRun | None:
+        """The run of a batch beside the loop. None, and nothing is done, where the batch must run by `run`."""
+        queue, requests, route = batch.queue, batch.requests, batch.route
+        if route is None or queue.name not in self._takes_views:
+            return None
+        if one_by_one(requests[0].nbytes, route.rows or 1, batch.bucket.effort):
+            return None
+        inputs = received_inputs(requests)
+        if inputs is None:
+            return None
+        batch.started_at = started = monotonic()
+        for request in requests:
+            request.started_at = started
+        return OverlappedRun(batch, inputs, route.wanted)
+
+    def compute(self, run: OverlappedRun) -> None:
+        """Runs the model. The only method for another thread. Never raises."""
+        clock = self._budget.clock
+        try:
+            began = clock()
+            run.outputs = self._instance.run(run.batch.queue.name, run.inputs, run.wanted)
+            run.cost = clock() - began
+        except BaseException as error:
+            run.error = error
+        run.seconds = monotonic() - run.batch.started_at
+
+    def finish(self, run: OverlappedRun) -> None:
+        """Answers the requests of a run that has ended. Never raises."""
+        batch = run.batch
+        try:
+            try:
+                if run.error is not None:
+                    raise run.error
+                self._budget.ran(run.cost)
+                outputs = self._checked(batch, run.outputs, run.wanted)
+            except BaseException as error:
+                self._failed(batch, error)
+            else:
+                self._ran(batch, outputs, run.wanted, run.cost, run.seconds)
+        except BaseException as error:
+            self._broken(batch, error)
+
+    def _broken(self, batch: Batch, error: BaseException) -> None:
+        """A defect of this server, or a model that calls exit: no request may hang."""
+        self._log_failure("the scheduler failed", error)
+        for request in batch.requests:
+            request.fail(ExecutionFailed("the server failed while it handled the request"))
 
     def _answer(self, batch: Batch, shares: Sequence[Share], seconds: float) -> None:
         started_at, rows = batch.started_at, batch.rows

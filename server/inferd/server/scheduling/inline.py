@@ -23,6 +23,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
 from time import monotonic, thread_time
 from typing import Protocol
 
@@ -49,6 +50,12 @@ class Turns(Protocol):
     """Runs batches in a turn of the loop; see `inline_executor.InlineExecutor`."""
 
     def run(self) -> None: ...
+
+
+class Collects(Protocol):
+    """Answers a batch whose model ran beside the loop; see `inline_executor.InlineExecutor`."""
+
+    def collect(self) -> None: ...
 
 
 class InlinePlace(Protocol):
@@ -84,12 +91,38 @@ class InlineLoop:
     spent   seconds that batches have taken in this turn
     tenant  the budget of the servable that was called last
     only    the turn handles the only call in flight, so no other call waits for the loop
+
+    Models may run beside the loop (overlap.py) where `overlaps` is true:
+
+    in_flight    calls of the loop at the beginning of the turn
+    overlapped   runs that were started beside the loop, and not collected. Meanwhile the loop calls `collect` after
+                 every event, and `wait` when it has nothing else to do
     """
 
-    __slots__ = ("_changed_at", "_clock", "_deferred", "_wake", "asked", "beside", "only", "spent", "tenant", "thread")
+    __slots__ = (
+        "_changed_at",
+        "_clock",
+        "_deferred",
+        "_ended",
+        "_wake",
+        "asked",
+        "beside",
+        "in_flight",
+        "only",
+        "overlapped",
+        "overlaps",
+        "spent",
+        "tenant",
+        "thread",
+    )
 
-    def __init__(self, clock: Callable[[], float] = monotonic, beside: InlineLoop | None = None) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = monotonic, beside: InlineLoop | None = None, *, overlaps: bool = False
+    ) -> None:
         self._clock = clock
+        self.overlaps = overlaps
+        self.in_flight = self.overlapped = 0
+        self._ended: SimpleQueue[Collects] = SimpleQueue()
         self._wake: Callable[[], None] | None = None
         self.beside = beside
         self.tenant: InlineBudget | None = None
@@ -109,6 +142,33 @@ class InlineLoop:
     def leave(self) -> None:
         """The loop has ended: nothing can be deferred any more."""
         self.thread = 0
+        self.collect()
+
+    def ended(self, runs: Collects) -> None:
+        """A run beside the loop has ended. Called by the model's thread."""
+        self._ended.put(runs)
+        if not self.thread:  # nobody else does it any more
+            self.collect()
+
+    def collect(self) -> None:
+        """Makes those whose runs beside the loop have ended answer them."""
+        ended = self._ended
+        while not ended.empty():
+            try:
+                runs = ended.get_nowait()
+            except Empty:
+                return
+            self.overlapped -= 1
+            runs.collect()
+
+    def wait(self) -> None:
+        """Waits up to SHORT for the end of a run beside the loop, and collects it."""
+        try:
+            runs = self._ended.get(timeout=SHORT)
+        except Empty:
+            return
+        self.overlapped -= 1
+        runs.collect()
 
     def called(self, budget: InlineBudget) -> None:
         """Notes that requests for the servable with this budget have arrived, for the loop or for workers."""

@@ -342,9 +342,9 @@ class Scheduler:
             self._serving = True
 
     def _inline_executor(self, instance: Instance, loop: InlineLoop) -> InlineExecutor:
-        slot = WorkerSlot()
-        self._slots.append(slot)
-        executor = self._executor(instance, slot, inline=True)
+        slots = WorkerSlot(), WorkerSlot()
+        self._slots.extend(slots)
+        executor = self._executor(instance, slots[0], inline=True)
         runs = executor if self._verification is None else CountedRuns(executor, self._verification)
         other = loop.beside
 
@@ -355,7 +355,8 @@ class Scheduler:
                 self._beside = self._inline_executor(instance, other)
             return self._beside
 
-        return InlineExecutor(self._budget, self._batcher, slot, runs, loop, beside)
+        nice = self._group.workers[0].placement.nice
+        return InlineExecutor(self._budget, self._batcher, slots, runs, loop, beside, nice=nice)
 
     def _executor(self, instance: Instance, slot: WorkerSlot, *, inline: bool = False) -> Executor:
         hand_off = {} if inline else {"hand_off": partial(self._batcher.hand_off, slot)}

@@ -27,6 +27,7 @@ from inferd.server.scheduling.buffers import Buffers
 from inferd.server.scheduling.execution import Executor
 from inferd.server.scheduling.inline import InlineBudget
 from inferd.server.scheduling.observer import BatchObserver
+from inferd.server.scheduling.overlap import OverlappedRun
 from inferd.server.scheduling.qualification.compare import (
     Outputs,
     amplified,
@@ -246,3 +247,17 @@ class CountedRuns:
         if batch.rows > 1:
             self._verification.passed(batch.rows)
         return seconds
+
+    def prepare(self, batch: Batch) -> OverlappedRun | None:
+        """As Executor.prepare."""
+        return self._executor.prepare(batch)
+
+    def compute(self, run: OverlappedRun) -> None:
+        """As Executor.compute."""
+        self._executor.compute(run)
+
+    def finish(self, run: OverlappedRun) -> None:
+        """As Executor.finish."""
+        self._executor.finish(run)
+        if run.batch.rows > 1:
+            self._verification.passed(run.batch.rows)

@@ -223,7 +223,7 @@ class CompletionQueueTransport:
         inline.enter()
         while not (shut_down and not self._armed and not self._calls):
             # While calls wait for the end of the turn, the loop takes only events that are ready; else it sleeps.
-            event = poll(0 if self._arrived or inline.asked or kept else self._wake_at())
+            event = poll(0 if self._arrived or inline.asked or kept or inline.overlapped else self._wake_at())
             tag = event.tag
             if type(tag) is CompletionQueueUnaryCall:
                 if tag.waits:
@@ -242,11 +242,15 @@ class CompletionQueueTransport:
             elif event.completion_type == _TIMEOUT:
                 self._turn()
                 checks.run()
+                if inline.overlapped and not inline.asked:
+                    inline.wait()
             events += 1
             if events >= _CHECK_AFTER:
                 events = 0
                 checks.run()
             event = tag = None  # a reference to a finished call can make the core spin
+            if inline.overlapped:
+                inline.collect()
             waiting = self._arrived + inline.asked
             # A call that is alone in flight runs at once: that saves a poll.
             if waiting >= _TURN_AFTER or (waiting and loop_count.calls == 1):
@@ -272,7 +276,8 @@ class CompletionQueueTransport:
         handled: list[CompletionQueueUnaryCall] = []
         if self._arrived:
             self._arrived = 0
-            inline.only = self._loop_count.calls == 1
+            inline.in_flight = self._loop_count.calls
+            inline.only = inline.in_flight == 1
             for handler, arrived in self._gathered:
                 if arrived:
                     calls = arrived[:]
