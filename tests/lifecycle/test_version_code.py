@@ -63,6 +63,23 @@ def test_code_runs_in_a_process_of_its_own_unless_it_is_declared_otherwise(
         assert not servable.max_batch_size
 
 
+@pytest.mark.parametrize(("own", "threads"), [({}, 1), ({"threads": 1, "count": 2}, 1)])
+def test_libraries_take_the_models_threads(
+    tmp_path: Path, loaded: Any, monkeypatch: pytest.MonkeyPatch, own: dict[str, int], threads: int
+) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    code = "import os\ndef predict(text): return {'upper': [os.environ[name.decode()] for name in text]}\n"
+    servable = loaded(
+        write_model(tmp_path, "m", code),
+        TEXTS.replace("[-1]}]\n    out", "[-1], sample: PATH}]\n    out"),
+        instances=own,
+    )
+    names = np.array([b"OMP_NUM_THREADS", b"OPENBLAS_NUM_THREADS", b"MKL_NUM_THREADS"], object)
+    assert [int(text) for text in ask(servable, {"text": names})["upper"]] == [threads, threads, 7]
+
+
 def test_a_model_without_code_stays_in_the_servers_process(stepped: Path, loaded: Any) -> None:
     (stepped / "steps.py").unlink()
     assert loaded(stepped, MARKED).worker is None

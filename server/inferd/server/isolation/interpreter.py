@@ -20,6 +20,7 @@ from inferd.backends.api import LoadError
 OLDEST: Final = (3, 11)
 _MODULE: Final = "inferd.server.isolation.worker"
 _BOOTSTRAP: Final = Path(__file__).with_name("bootstrap.py")
+_THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _LIMIT: Final = 60.0  # seconds in which an interpreter must have imported numpy
 _QUESTION: Final = (
     "import sys\n"
@@ -38,6 +39,14 @@ def worker_command(python: str | None, *arguments: str) -> list[str]:
         return [sys.executable, "-P", "-m", _MODULE, *arguments]
     # -I: neither the environment nor the working directory leads to modules.
     return [python, "-I", str(_BOOTSTRAP), json.dumps(list(inferd.__path__)), *arguments]
+
+
+def worker_environment(threads: int | None, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker process. `threads`: how many CPU threads numpy's and other libraries take, which
+    count the machine's processors otherwise, not those of the container; what the environment says stands."""
+    if threads is None:
+        return dict(environment)
+    return {name: str(threads) for name in _THREADS} | dict(environment)
 
 
 def check_interpreter(python: str, environment: Mapping[str, str] = os.environ) -> None:

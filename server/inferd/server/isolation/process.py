@@ -23,7 +23,7 @@ from typing import Any
 from inferd.backends.api import InstanceLost, LoadError
 from inferd.server.isolation.channel import Channel, ChannelError, ChannelMessage, Closed, Kind, Silent
 from inferd.server.isolation.description import error_from_plain
-from inferd.server.isolation.interpreter import worker_command
+from inferd.server.isolation.interpreter import worker_command, worker_environment
 from inferd.server.isolation.output import Output
 from inferd.server.observability.events import event, get
 from inferd.server.process_end import ending
@@ -61,11 +61,20 @@ class WorkerProcess:
               the replacement sets it
     """
 
-    def __init__(self, name: str, limits: WorkerLimits, fields: dict[str, Any], python: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        limits: WorkerLimits,
+        fields: dict[str, Any],
+        python: str | None = None,
+        threads: int | None = None,
+    ) -> None:
         """`name` is used in messages, `fields` in log lines. `python`: the interpreter in which it runs; None: that of
-        this process. Starts nothing; call `start`."""
+        this process. `threads`: CPU threads for libraries that take all of the machine's otherwise; None: as they like.
+        Starts nothing; call `start`."""
         self.name = name
         self._python = python
+        self._threads = threads
         self.limits = limits
         self.pid = 0
         self.lost = ""
@@ -232,7 +241,7 @@ class WorkerProcess:
                 stderr=write_end,
                 pass_fds=(descriptor,),
                 process_group=0,
-                env={**os.environ, "TMPDIR": self._directory},
+                env=worker_environment(self._threads, os.environ) | {"TMPDIR": self._directory},
             )
         except BaseException:
             os.close(read_end)

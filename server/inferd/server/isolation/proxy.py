@@ -50,7 +50,7 @@ class IsolatedBackend:
     """The backend for one load of one version. If `open` does not return a model, call `close`.
 
     `value` is where the worker imports the backend from, in the notation of entry points: "package.module:Class".
-    `python`: another interpreter for the worker.
+    `python`, `threads`: see WorkerProcess.
     """
 
     def __init__(
@@ -61,8 +61,10 @@ class IsolatedBackend:
         limits: WorkerLimits,
         fields: Mapping[str, Any],
         python: str | None = None,
+        threads: int | None = None,
     ) -> None:
         self._python = python
+        self._threads = threads
         self._backend = backend
         self._value = value
         self._subject = subject
@@ -128,7 +130,7 @@ class IsolatedBackend:
         with self._lock:
             if self._cut_short:
                 raise LoadError(f"no worker process was started: {self._cut_short}")
-            worker = self.worker = WorkerProcess(self._subject, self._limits, self._fields, self._python)
+            worker = self.worker = WorkerProcess(self._subject, self._limits, self._fields, self._python, self._threads)
         worker.start()
         return worker
 

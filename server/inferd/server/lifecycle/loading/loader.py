@@ -302,7 +302,12 @@ class Loader:
         limits = WorkerLimits(worker.start, worker.hang, worker.memory, self._largest_answer)
         subject = f"model {request.id.name!r} version {request.id.version}"
         fields = {"model": request.id.name, "version": request.id.version, "generation": request.generation}
-        isolated = IsolatedBackend(backend, self._registry.value(backend.name), subject, limits, fields, worker.python)
+        threads = None
+        if code.python:
+            own = request.config.instances
+            threads = min(self._cpu_threads, own.threads * own.count) if own.threads else self._cpu_threads
+        value = self._registry.value(backend.name)
+        isolated = IsolatedBackend(backend, value, subject, limits, fields, worker.python, threads)
         cancellation.arm(isolated.cut)
         try:
             return self._open_with(request, isolated, artefact, code, IsolatedModel)
