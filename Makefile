@@ -22,6 +22,8 @@ DOCS_VENV := .venv-docs
 GRPCIO_TOOLS := 1.75.1
 CONSTRAINTS := constraints/cpu.txt
 PYTEST_ARGS ?=
+# Processes among which the files of tests are dealt out. 0: all tests in one process, as under a debugger.
+TEST_PROCESSES ?= 2
 BENCH ?= peers client
 ANSWERS ?= 1000000
 CHAOS ?=
@@ -50,7 +52,7 @@ serve: setup
 	$(BIN)/inferd serve --config config.yaml
 
 test: setup $(PROTO_VENV)/.stamp-$(GRPCIO_TOOLS)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 # The newest release of everything that pyproject.toml allows, from the package index, without constraints: another answer
 # each time, so it is a job of its own. Downloads about 3 GB into var/unpinned, and needs 8 GB there.

@@ -60,6 +60,7 @@ class Replica:
         self._server.signal(signal.SIGKILL)
         self._server.wait()
         self._server.__exit__(None, None, None)
+        self._server = None
 
     def roll(self) -> None:
         assert self._server is not None

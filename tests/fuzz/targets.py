@@ -176,8 +176,10 @@ def exported_archive(data: bytes) -> None:
     reader = torch._C.PyTorchFileReader(io.BytesIO(data))
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = {name.partition("/")[2] or name: name for name in archive.namelist() if not name.endswith("/")}
-        assert set(reader.get_all_records()) <= set(names), (reader.get_all_records(), names)
-        for record in reader.get_all_records():
+        # Names beyond ASCII have no common encoding in zip archives; check_program compares what torch's reader gives.
+        records = [record for record in reader.get_all_records() if record.isascii()]
+        assert set(records) <= set(names), (records, names)
+        for record in records:
             with contextlib.suppress(
                 zipfile.BadZipFile, zlib.error, EOFError, RuntimeError
             ):  # one of them cannot read it

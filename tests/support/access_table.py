@@ -23,7 +23,7 @@ from inferd.tfs.v1 import model_service_pb2 as tfs_models
 from inferd.tfs.v1 import prediction_service_pb2 as tfs
 from inferd.v1 import model_service_pb2 as native
 
-WAIT = 20
+WAIT = 60
 NATIVE, OIP = "/inferd.v1.ModelService/", "/inference.GRPCInferenceService/"
 PREDICTION, MODELS = "/tensorflow.serving.PredictionService/", "/tensorflow.serving.ModelService/"
 HEALTH, REFLECTION = "/grpc.health.v1.Health/", "/grpc.reflection.{}.ServerReflection/ServerReflectionInfo"

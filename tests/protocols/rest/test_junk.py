@@ -67,7 +67,7 @@ def site() -> Iterator[Rest]:
         yield rest
 
 
-def send(site: Rest, path: str, body: bytes, headers: dict[str, str]) -> None:
+def exchange(site: Rest, path: str, body: bytes, headers: dict[str, str]) -> tuple[http.client.HTTPResponse, bytes]:
     connection = http.client.HTTPConnection(site.host, site.port, timeout=WAIT)
     connection.putrequest("POST", path)
     for name, value in {"Content-Length": str(len(body)), **headers}.items():
@@ -76,6 +76,14 @@ def send(site: Rest, path: str, body: bytes, headers: dict[str, str]) -> None:
     answer = connection.getresponse()
     found = answer.read()
     connection.close()
+    return answer, found
+
+
+def send(site: Rest, path: str, body: bytes, headers: dict[str, str]) -> None:
+    try:
+        answer, found = exchange(site, path, body, headers)
+    except ConnectionResetError:  # on a busy machine this process may be silent for the 5 s that a head may take
+        answer, found = exchange(site, path, body, headers)
     assert answer.status < 500 or answer.status == 501 or path.endswith("load"), (answer.status, found)
     if answer.status >= 400:
         told = json.loads(found)

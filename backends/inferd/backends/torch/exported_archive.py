@@ -56,7 +56,7 @@ def check_program(torch: Any, data: bytes, name: str, allow: Collection[str]) ->
         records = list(reader.get_all_records())
         check_names(name, records)
         _check_records(torch, reader, records, name, allow)
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # the second for a name
         raise LoadError(f"torch {torch.__version__} cannot read {name}: {reason(error)[1]}") from None
 
 
