@@ -26,6 +26,7 @@ class Process:
             resident=lambda: (self.live + self.nbytes + self.unused) * MIB,
             trim=self.trim,
             keep_end=self.ends.append,
+            trim_ends=lambda kept: None,
             clock=lambda: self.now,
         )
         self.heap.ask()
@@ -115,6 +116,28 @@ def test_the_ends_of_heaps_are_short_while_much_is_in_flight() -> None:
     assert process.ends == [MIB, 32 * MIB]
 
 
+ENDS = """
+import threading
+from inferd.server.allocator import resident_bytes, set_up_heap, trim, trim_ends
+set_up_heap()
+kept, ready, go = [], threading.Barrier(5), threading.Event()
+def fill():
+    blocks = [bytes(1000) for _ in range(20_000)]
+    ready.wait(60)
+    del blocks
+    ready.wait(60)
+    go.wait(60)  # the heap has a thread
+before = resident_bytes()
+threads = [threading.Thread(target=fill) for _ in range(4)]
+for thread in threads: thread.start()
+ready.wait(60); ready.wait(60)
+trim_ends(2**25)
+trim()
+assert resident_bytes() - before < 12_000_000, (before, resident_bytes())
+go.set()
+for thread in threads: thread.join()
+"""
+
 RETURNED = """
 import ctypes, threading
 from inferd.server.allocator import keep_end, resident_bytes, set_up_heap, trim
@@ -130,6 +153,11 @@ for thread in threads: thread.join()
 trim()
 assert resident_bytes() - before < 4 * 2**20 + 8_000_000, (before, resident_bytes())
 """
+
+
+def test_the_ends_of_all_heaps_are_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_threads_have_freed_is_given_back() -> None:

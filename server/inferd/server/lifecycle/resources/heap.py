@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from inferd.server.allocator import KEPT_END, KEPT_END_OF_MUCH, keep_end, resident_bytes, trim
+from inferd.server.allocator import KEPT_END, KEPT_END_OF_MUCH, keep_end, resident_bytes, trim, trim_ends
 
 _QUIET: Final = 5.0  # seconds without a request after which unused memory is given back
 _QUIET_OVER: Final = 16 * 2**20  # bytes above the least that make it worth while
@@ -33,6 +33,7 @@ class HeapReturn:
         resident: Callable[[], int] = resident_bytes,
         trim: Callable[[], None] = trim,
         keep_end: Callable[[int], None] = keep_end,
+        trim_ends: Callable[[int], None] = trim_ends,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -44,6 +45,7 @@ class HeapReturn:
         self._resident = resident
         self._trim = trim
         self._keep_end = keep_end
+        self._trim_ends = trim_ends
         self._much_at: float | None = None  # when much was in flight last, if heaps keep less for it
         self._clock = clock
         now = clock()
@@ -93,6 +95,7 @@ class HeapReturn:
 
     def _settle(self, now: float, nbytes: int) -> None:
         """Gives memory back, and takes what remains for the least."""
+        self._trim_ends(KEPT_END if self._much_at is None else KEPT_END_OF_MUCH)
         self._give_back(now)
         self._settled_at = now
         self._least = max(0, self._after - nbytes)
