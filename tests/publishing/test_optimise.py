@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support.digits_models import write_digits, write_noise, write_sample
+from support.digits_models import trained, write_digits, write_noise, write_sample
 
 from inferd.server.publishing import probe, probe_worker
 from inferd.server.publishing.comparison import task, worker
 from inferd.server.publishing.comparison.versions import ModelVersions
 from inferd.server.publishing.errors import PublishError
-from inferd.server.publishing.optimise import onnx_program, optimiser
+from inferd.server.publishing.optimise import litert_program, onnx_program, optimiser
 from inferd.server.publishing.optimise.optimiser import OptimiseSettings, optimise
 from inferd.server.publishing.optimise.text import lines
 from inferd.server.publishing.probe import ProbeSettings
@@ -23,10 +24,12 @@ from inferd.server.publishing.publication import PublishSettings, publish
 from inferd.server.publishing.sources.material import SourceOptions
 from inferd.server.publishing.tasks import TaskFailed
 
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {
     "inferd.server.publishing.probe_worker": probe_worker.answer,
     "inferd.server.publishing.comparison.worker": worker.answer,
     "inferd.server.publishing.optimise.onnx_program": onnx_program.answer,
+    "inferd.server.publishing.optimise.litert_program": litert_program.answer,
 }
 
 
@@ -210,3 +213,37 @@ def test_settings_over_the_files_reach_the_gate(digits: ModelVersions) -> None:
     probe_settings = ProbeSettings(sets=["models.digits.gate.max_size=1KB"])
     done = optimise(digits, None, settings_of(digits, kind="int8", probe=probe_settings))
     assert [objection.key for objection in done.attempts[0].objections] == ["max_size"]
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")
+def test_a_saved_model_becomes_a_litert_model_in_8_bits(tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow")
+    place = ModelVersions(tmp_path / "repository", "digits_tf")
+    shutil.copytree(ROOT / "model_repository" / "digits_tf", place.directory)
+    _, images, labels = trained()
+    np.savez(tmp_path / "sample.npz", image=images * 16, expected=labels)  # this model takes the numbers of the pixels
+    done = optimise(place, None, settings_of(place, kind="litert-int8", publish=True))
+    assert done.place is not None, done.attempts
+    assert sorted(path.name for path in done.place.iterdir()) == [".inferd", "model.tflite"]
+    (attempt,) = done.attempts
+    assert attempt.compared is not None
+    assert [facts.backend for facts in attempt.compared.facts] == ["tensorflow", "litert"]
+    assert attempt.compared.facts[1].batching == "up to 32 rows"
+    assert attempt.compared.figures.agreement is not None
+    assert attempt.compared.figures.agreement > 0.99
+    assert attempt.compared.sizes[1] < 0.3 * attempt.compared.sizes[0]
+
+
+def test_weights_in_a_file_of_their_own_do_not_come_along(digits: ModelVersions) -> None:
+    import onnx
+
+    path = digits.directory / "1" / "model.onnx"
+    onnx.save_model(
+        onnx.load(path), str(path), save_as_external_data=True, location="model.onnx.data", size_threshold=0
+    )
+    (digits.directory / "1" / "labels.txt").write_text("zero\n")
+    assert (digits.directory / "1" / "model.onnx.data").stat().st_size > 90_000
+    done = optimise(digits, None, settings_of(digits, kind="int8", publish=True))
+    assert done.place is not None, done.attempts
+    assert sorted(path.name for path in done.place.iterdir()) == [".inferd", "labels.txt", "model.onnx"]
