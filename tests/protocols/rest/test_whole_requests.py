@@ -7,12 +7,14 @@ import re
 import socket
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from support.foreign_models import add, specs
 from support.rest import WAIT, Rest, tensor
+from support.security import entry, write_tokens
 from support.waiting import eventually
 
 from inferd.backends.api import Signature, TensorSpec
@@ -140,12 +142,14 @@ def test_the_connection_is_closed_when_no_further_request_comes() -> None:
 
 
 class Pausing(Rest):
-    """Its event loop stands still while a health page is asked for, until `go_on`."""
+    """Its event loop stands still while a health page is asked for, until `go_on`. `lists` has the methods of the calls
+    of each list that has entered the pipeline."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.asked, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
-        super().__init__()
+        self.lists: list[list[str]] = []
+        super().__init__(**settings)
 
     @property
     def readiness(self) -> ReadinessLike:
@@ -157,33 +161,59 @@ class Pausing(Rest):
     def readiness(self, _value: ReadinessLike) -> None:
         pass
 
-
-def test_requests_that_come_together_enter_the_pipeline_together() -> None:
-    with Pausing() as rest:
-        assert rest.post("/v2/models/digits/infer", X).status == 200
-        handlers = rest.rest._handlers
-        assert handlers is not None
-        service = handlers.inference.service
-        lists: list[list[str]] = []
+    def together(self, *requests: bytes) -> list[int]:
+        """Sends requests, each on a connection of its own, so that one turn of the event loop brings them all. Returns
+        the statuses of their responses."""
+        assert self.rest._handlers is not None
+        service = self.rest._handlers.inference.service
         handle = service.handle
 
         def noting(calls: Sequence[Any], arrived_at: float, caller: Any = None) -> None:
-            lists.append([call.method for call in calls])
+            self.lists.append([call.method for call in calls])
             handle(calls, arrived_at, caller)
 
         service.handle = noting  # type: ignore[method-assign]
-        socks = [rest.raw() for _ in range(3)]
-        rest.asked.clear()
-        rest.go_on.clear()
-        health = rest.raw()
-        health.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
-        assert rest.asked.wait(WAIT)
-        predict = json.dumps({"instances": [[1.5, 2]]}).encode()
-        bodies = [X, b"{", predict]
-        paths = ["/v2/models/digits/infer"] * 2 + ["/v1/models/digits:predict"]
-        for sock, body, path in zip(socks, bodies, paths, strict=True):
-            sock.sendall(request(body, path=path))
-        rest.go_on.set()
-        assert [answers(sock, 1)[0][0] for sock in socks] == [200, 400, 200]
+        socks = [self.raw() for _ in requests]
+        self.asked.clear()
+        self.go_on.clear()
+        self.raw().sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert self.asked.wait(WAIT)
+        for sock, sent in zip(socks, requests, strict=True):
+            sock.sendall(sent)
+        self.go_on.set()
+        return [answers(sock, 1)[0][0] for sock in socks]
+
+
+def test_requests_that_come_together_enter_the_pipeline_together() -> None:
+    predict = request(json.dumps({"instances": [[1.5, 2]]}).encode(), path="/v1/models/digits:predict")
+    with Pausing() as rest:
+        assert rest.together(request(), request(b"{"), predict) == [200, 400, 200]
         infer, tfs = "POST /v2/models/{model}/infer", "POST /v1/models/{model}:predict"
-        assert [sorted(each) for each in lists] == [[tfs, infer, infer]]
+        assert [sorted(each) for each in rest.lists] == [[tfs, infer, infer]]
+        scheduler = rest.scheduler("digits")
+        scheduler.holding = True
+        threading.Timer(0, lambda: (scheduler.wait_for(3), scheduler.release())).start()
+        assert rest.together(request(), request(), request()) == [200, 200, 200]  # answered by another thread
+
+
+def test_each_of_the_callers_that_come_together_has_its_own_rights(tmp_path: Path) -> None:
+    tokens = {
+        "one": entry("first-token-of-this-test", ["predict"]),
+        "two": entry("second-token-of-this-test", ["predict"], models=["echo"]),
+    }
+    auth = {"tokens_file": str(write_tokens(tmp_path / "tokens.yaml", tokens))}
+    first, second = (
+        "Authorization: Bearer first-token-of-this-test",
+        "Authorization: Bearer second-token-of-this-test",
+    )
+    with Pausing(auth=auth, clients={"concurrency": 2}) as rest:
+        sent = [
+            request(X, first),
+            request(X, second),
+            request(X),
+            request(X, "Authorization: Bearer none"),
+            request(X, first),
+        ]
+        for _ in range(2):
+            assert rest.together(*sent) == [200, 403, 401, 401, 200]
+        assert (rest.inflight.calls, rest.inflight.nbytes) == (0, 0)
