@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from inferd.client import AdminReply
-from inferd.server.cli.connection import add_connection, open_client
+from inferd.server.cli.connection import add_connection, open_client, version
 from inferd.server.cli.errors import usage
 from inferd.server.cli.models import print_models, status_json
 from inferd.server.cli.output import print_json
@@ -18,19 +18,19 @@ def add(subparsers: Any) -> None:
     unload = subparsers.add_parser("unload", help="take a model, or one version of it, out of service")
     for parser, run in ((load, run_load), (unload, run_unload)):
         parser.add_argument("model")
-        parser.add_argument("--version", type=int, metavar="N")
+        parser.add_argument("--version", type=version, metavar="N")
         add_connection(parser)
         parser.set_defaults(run=run)
     label = subparsers.add_parser("label", help="point a label to an available version, or remove it")
     label.add_argument("model")
     label.add_argument("label")
-    label.add_argument("version", nargs="?", type=int, help="the version that it shall point to")
+    label.add_argument("version", nargs="?", type=version, help="the version that it shall point to")
     label.add_argument("--remove", action="store_true", help="remove the label")
     add_connection(label)
     label.set_defaults(run=run_label)
     rollback = subparsers.add_parser("rollback", help="pin a model to an earlier version, until it is loaded again")
     rollback.add_argument("model")
-    rollback.add_argument("--to", type=int, metavar="N", help="the version; without it the next older one")
+    rollback.add_argument("--to", type=version, metavar="N", help="the version; without it the next older one")
     add_connection(rollback)
     rollback.set_defaults(run=run_rollback)
 

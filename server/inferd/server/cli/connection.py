@@ -13,6 +13,7 @@ from inferd.server.cli.errors import CommandError, usage
 TOKEN_FILE = "INFERD_TOKEN_FILE"
 """The environment variable that gives the default of --token-file."""
 DEFAULT_ADDRESS = "localhost:8001"
+MAX_VERSION = 2**63 - 1
 
 
 def add_connection(parser: argparse.ArgumentParser, *, json: bool = True) -> None:
@@ -103,6 +104,13 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return value
+
+
+def version(text: str) -> int:
+    """An argparse type: a version's number, as settings take it."""
+    if not (text.isascii() and text.isdigit() and int(text) <= MAX_VERSION):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {MAX_VERSION}, got {text!r}")
+    return int(text)
 
 
 def _metadata(pairs: list[str]) -> list[tuple[str, str]]:

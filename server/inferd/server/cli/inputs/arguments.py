@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from inferd.client import Client, DType, Signature, TensorSpec
+from inferd.server.cli.connection import version
 from inferd.server.cli.errors import CommandError, usage
 from inferd.server.cli.inputs.images import IMAGE_SUFFIXES, ImageOptions, read_image
 
@@ -29,7 +30,7 @@ _JSON = ("[", "{", '"')  # text that begins with one of these must be JSON
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that choose a model's version and give its inputs."""
     parser.add_argument("model")
-    parser.add_argument("--version", type=int, metavar="N", help="exactly this version")
+    parser.add_argument("--version", type=version, metavar="N", help="exactly this version")
     parser.add_argument("--label", help="the version that this label points to")
     parser.add_argument("--signature", help="the way to call it, where it has several")
     parser.add_argument(
