@@ -24,7 +24,7 @@ def test_a_misspelt_backend_to_preload_is_refused() -> None:
         configuration(build_parser().parse_args(["serve", "--set", "server.preload=[onnx, tensroflow]"]))
     assert refused.value.exit_code == 2
     assert str(refused.value) == (
-        "settings: server.preload[1]: expected one of onnx, tensorflow, torch, got 'tensroflow'; "
+        f"settings: server.preload[1]: expected one of {', '.join(sorted(Registry().names()))}, got 'tensroflow'; "
         "did you mean tensorflow?"
     )
 
