@@ -108,7 +108,7 @@ def keras_file(path: Path, layer: dict) -> Path:
     ("layer", "reason"),
     [
         ({"module": "keras.layers", "class_name": "Lambda", "config": {}}, "holds a Lambda layer"),
-        ({"module": "os", "class_name": "system", "config": {}}, r"names os\.system, which is not Keras's own"),
+        ({"module": "os", "class_name": "system", "config": {}}, r"names os\.system, which is neither Keras's nor"),
         ({"module": "keras.layers", "class_name": "Dense", "config": {"f": {"class_name": "__lambda__"}}}, "a lambda"),
     ],
 )

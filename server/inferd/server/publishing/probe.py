@@ -142,6 +142,10 @@ def probe_version(
                 f"the version cannot be checked here: {', '.join(error.install)} is not installed beside inferd. "
                 "Install the framework that serves it (such as: pip install 'inferd[onnx]'), or give --no-check"
             ) from None
+        if "repository.allow" in str(error):
+            raise TaskFailed(
+                f"{error}. For publish: --config FILE, the server's settings, or --trust", lines=error.lines
+            ) from None
         raise
     except (KeyError, TypeError, ValueError):
         raise PublishError(f"{model}:{version} gave an answer that is no report") from None

@@ -152,7 +152,7 @@ class Tools:
         """Raises Refused unless the file may run code with the rights of the user."""
         if not self.request.get("trust"):
             raise Refused(
-                f"{what}, which runs code from the file: publish it with --trust, if you trust where it comes from"
+                f"{what}. That runs code from the file: publish it with --trust, if you trust where it comes from"
             )
 
 

@@ -15,7 +15,7 @@ CODE = ("Lambda", "__lambda__", "TorchModuleWrapper", "TFSMLayer", "JaxLayer", "
 def convert(request: dict[str, Any], tools: Any) -> dict[str, Any]:
     path = request["source"]
     if not request.get("trust"):
-        _look_for_code(path, tools)
+        _look_for_code(path, request, tools)
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     tensorflow = tools.need("tensorflow")
@@ -50,7 +50,7 @@ def convert(request: dict[str, Any], tools: Any) -> dict[str, Any]:
 # -- reading -----------------------------------------------------------------------------------------------------------
 
 
-def _look_for_code(path: str, tools: Any) -> None:
+def _look_for_code(path: str, request: dict[str, Any], tools: Any) -> None:
     """Refuses files that bring code along. Keras's own guard has been passed by several times (CVE-2025-1550, -8747,
     -9905, -9906), and the version that is installed here may be an old one."""
     text = ""
@@ -71,27 +71,30 @@ def _look_for_code(path: str, tools: Any) -> None:
     if len(text) > MOST_CONFIG:
         raise tools.Refused(f"the description of the model has more than {MOST_CONFIG} bytes")
     try:
-        _check(json.loads(text) if text else {}, tools)
+        code = os.path.splitext(os.path.basename(request.get("module", "").rpartition(":")[0]))[0]
+        _check(json.loads(text) if text else {}, (*OWN_MODULES, *([code] if code else [])), tools)
     except (ValueError, RecursionError):
         raise tools.Refused("the description of the model is no JSON that Keras writes") from None
 
 
-def _check(value: Any, tools: Any) -> None:
+def _check(value: Any, own: tuple[str, ...], tools: Any) -> None:
     if isinstance(value, list):
         for each in value:
-            _check(each, tools)
+            _check(each, own, tools)
     elif isinstance(value, dict):
         name, module = value.get("class_name"), value.get("module")
         if isinstance(name, str) and name in CODE:
             tools.trust(f"the model holds a {name.strip('_')} layer")
-        if isinstance(module, str) and name and module and not _own(module):
-            tools.trust(f"the model names {module[:80]}.{str(name)[:80]}, which is not Keras's own")
+        if isinstance(module, str) and name and module and not _own(module, own):
+            tools.trust(
+                f"the model names {module[:80]}.{str(name)[:80]}, which is neither Keras's nor that of --module"
+            )
         for each in value.values():
-            _check(each, tools)
+            _check(each, own, tools)
 
 
-def _own(module: str) -> bool:
-    return any(module == own or module.startswith(own + ".") for own in OWN_MODULES)
+def _own(module: str, known: tuple[str, ...]) -> bool:
+    return any(module == own or module.startswith(own + ".") for own in known)
 
 
 def _load(path: str, keras: Any, tensorflow: Any, request: dict[str, Any], tools: Any) -> Any:
@@ -144,16 +147,26 @@ def _major(keras: Any) -> int:
 def _inputs(model: Any, tensorflow: Any, tools: Any) -> list[Any]:
     """The inputs as TensorSpecs with names, the batch axis free."""
     tensors = tensorflow.nest.flatten(model.inputs) if getattr(model, "inputs", None) else []
-    if not tensors:
-        raise tools.Refused(
-            "the model does not tell its inputs: it needs an Input layer, or one call before it is saved"
-        )
+    if not tensors:  # a model that is a class of its own
+        return _told_inputs(tensorflow, tools)
     specs = []
     for number, tensor in enumerate(tensors):
         shape = [None, *tensor.shape[1:]]
         name = str(getattr(tensor, "name", "") or f"input_{number}").partition(":")[0]
         specs.append(tensorflow.TensorSpec(shape, tensor.dtype, name=_word(name)))
     return specs
+
+
+def _told_inputs(tensorflow: Any, tools: Any) -> list[Any]:
+    """The inputs as the sample rows show them."""
+    sample = tools.sample()
+    if not sample:
+        raise tools.Refused("the model does not tell its inputs: give rows with --sample, arrays by names of inputs")
+    kinds = {"U": tensorflow.string, "S": tensorflow.string, "f": tensorflow.float32}
+    return [
+        tensorflow.TensorSpec([None, *array.shape[1:]], kinds.get(array.dtype.kind, array.dtype), name=_word(name))
+        for name, array in sample.items()
+    ]
 
 
 def _word(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -37,11 +38,12 @@ def convert(request: dict[str, Any], tools: Any) -> dict[str, Any]:
     wanted = request.get("names") or []
     to = request.get("to") or "pt2"
     tools.say(f"exports it as {to}")
+    shapes = _shapes(tensors, request, torch, tools)
     if to == "pt2":
-        _pt2(model, tensors, wanted, os.path.join(request["target"], "model.pt2"), torch, tools)
+        _pt2(model, tensors, wanted, shapes, os.path.join(request["target"], "model.pt2"), torch, tools)
     elif to == "onnx":
         answers_names = _names(answers, wanted)
-        _onnx(model, tensors, answers_names, os.path.join(request["target"], "model.onnx"), torch, tools)
+        _onnx(model, tensors, answers_names, shapes, os.path.join(request["target"], "model.onnx"), torch, tools)
     else:
         raise tools.Refused(f"a torch model becomes pt2 or onnx, not {to}")
     expected = {f"{i:03d}": value.numpy() for i, (_, value) in enumerate(answers)}
@@ -148,6 +150,12 @@ def _fill(model: Any, weights: dict[str, Any], tools: Any) -> None:
         raise tools.Refused(f"the weights do not fit the model of --module: {reason}") from None
 
 
+def _reason(error: Exception) -> str:
+    """The beginning of a long explanation."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    return " ".join(line for line in lines if not line.startswith("The error above"))[:400] or type(error).__name__
+
+
 def _first(error: Exception) -> str:
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:200]
@@ -159,8 +167,6 @@ def _first(error: Exception) -> str:
 def _rows(model: Any, request: dict[str, Any], torch: Any, numpy: Any, tools: Any) -> dict[str, Any]:
     """Rows by the names of the arguments of `forward`. At least two: what is exported with one row is one row for
     ever."""
-    import inspect
-
     arguments = [
         name
         for name, parameter in inspect.signature(model.forward).parameters.items()
@@ -233,49 +239,54 @@ def _names(answers: list[tuple[str, Any]], wanted: list[str]) -> list[str]:
     return (list(wanted) + own[len(wanted) :])[: len(answers)]
 
 
-def _dynamic(tensors: dict[str, Any], torch: Any) -> tuple[Any, ...]:
+def _shapes(tensors: dict[str, Any], request: dict[str, Any], torch: Any, tools: Any) -> dict[str, Any]:
+    """Which sizes stay free: the number of rows, and what --input declares as -1."""
     rows = torch.export.Dim("batch", min=1, max=65536)
-    return tuple({0: rows} for _ in tensors)
+    free = {name: shape for name, _, shape in (_declared(text, tools) for text in request.get("inputs") or [])}
+    found = {}
+    for name in tensors:
+        inner = {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(free.get(name, [])) if axis and size == -1}
+        found[name] = {0: rows, **inner}
+    return found
 
 
-def _pt2(model: Any, tensors: dict[str, Any], names: list[str], path: str, torch: Any, tools: Any) -> None:
-    arguments = tuple(tensors.values())
+def _pt2(
+    model: Any, tensors: dict[str, Any], names: list[str], shapes: dict[str, Any], path: str, torch: Any, tools: Any
+) -> None:
     if names:
-        model = _renamed(model, names, torch)
+        model = _renamed(model, list(tensors), names, torch)
     try:
-        program = torch.export.export(model, arguments, dynamic_shapes=_shapes(model, tensors, torch))
+        program = torch.export.export(model, tuple(tensors.values()), dynamic_shapes=_by_argument(model, shapes))
     except Exception as error:
         raise tools.Refused(
-            f"torch {torch.__version__} cannot export the model with any number of rows: {_first(error)}"
+            f"torch {torch.__version__} cannot export the model with any number of rows: {_reason(error)}"
         ) from None
     torch.export.save(program, path)
 
 
-def _shapes(model: Any, tensors: dict[str, Any], torch: Any) -> Any:
-    import inspect
-
-    names = list(inspect.signature(model.forward).parameters)
-    rows = torch.export.Dim("batch", min=1, max=65536)
-    if len(names) == 1 and names[0] == "tensors":
-        return {"tensors": tuple({0: rows} for _ in tensors)}
-    return {name: {0: rows} for name, _ in zip(names, tensors)}
+def _by_argument(model: Any, shapes: dict[str, Any]) -> dict[str, Any]:
+    """The shapes by the names of the arguments of `forward`, which are given in order."""
+    return dict(zip(inspect.signature(model.forward).parameters, shapes.values()))
 
 
-def _renamed(model: Any, names: list[str], torch: Any) -> Any:
-    class Renamed(torch.nn.Module):  # type: ignore[misc]
-        """The model with names for its outputs."""
+def _renamed(model: Any, inputs: list[str], names: list[str], torch: Any) -> Any:
+    """The model with names for its outputs. Its `forward` has the arguments of the original, which name the inputs."""
+    arguments = ", ".join(inputs)
+    code = f"def forward(self, {arguments}):\n    return self.named(self.model({arguments}))\n"
+    functions: dict[str, Any] = {}
+    exec(code, functions)  # the names are those of arguments, so they are identifiers
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
+    def named(self: Any, outputs: Any) -> dict[str, Any]:
+        return dict(zip(names, (value for _, value in _flat(outputs, torch))))
 
-        def forward(self, *tensors: Any) -> Any:
-            return dict(zip(names, (value for _, value in _flat(self.model(*tensors), torch))))
-
-    return Renamed().eval()
+    made = type("Renamed", (torch.nn.Module,), {"forward": functions["forward"], "named": named})()
+    made.model = model
+    return made.eval()
 
 
-def _onnx(model: Any, tensors: dict[str, Any], names: list[str], path: str, torch: Any, tools: Any) -> None:
+def _onnx(
+    model: Any, tensors: dict[str, Any], names: list[str], shapes: dict[str, Any], path: str, torch: Any, tools: Any
+) -> None:
     tools.need("onnx")
     tools.need("onnxscript")
     try:
@@ -285,9 +296,9 @@ def _onnx(model: Any, tensors: dict[str, Any], names: list[str], path: str, torc
             path,
             input_names=list(tensors),
             output_names=names,
-            dynamic_shapes=_dynamic(tensors, torch),
+            dynamic_shapes=_by_argument(model, shapes),
             dynamo=True,
             external_data=False,
         )
     except Exception as error:
-        raise tools.Refused(f"torch {torch.__version__} cannot export the model as ONNX: {_first(error)}") from None
+        raise tools.Refused(f"torch {torch.__version__} cannot export the model as ONNX: {_reason(error)}") from None
