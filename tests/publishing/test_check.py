@@ -55,6 +55,23 @@ def test_weights_in_a_file_of_their_own_come_along(published, repository: Path, 
     assert tree(repository) == {"m", "m/1", "m/1/model.onnx", "m/1/net.onnx.data"}
 
 
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd"])
+def test_weights_that_lie_elsewhere_are_not_taken(published, repository: Path, tmp_path: Path, location: str) -> None:
+    (tmp_path / "secret").write_bytes(bytes(64))
+    (tmp_path / "in").mkdir()
+    weights = numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
+    made = model([helper.make_node("MatMul", ["x", "w"], ["y"])], [output()], [weights])
+    weights = made.graph.initializer[0]
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=location)
+    (tmp_path / "in" / "net.onnx").write_bytes(made.SerializeToString())
+    with pytest.raises(PublishError, match="outside the model's directory"):
+        published(tmp_path / "in" / "net.onnx")
+    assert not repository.exists()
+
+
 @pytest.mark.parametrize("zipmap_only", [True, False])
 @pytest.mark.usefixtures("here")
 def test_the_maps_of_zipmap_are_refused(published, repository: Path, tmp_path: Path, zipmap_only: bool) -> None:
