@@ -41,6 +41,9 @@ def main(arguments: list[str]) -> int:
         "--docs", action="store_true", help="write the figures into benchmarks/results/, those of peers into docs/, too"
     )
     parser.add_argument("--prototype", type=Path, help="peers: a server script to compare with")
+    parser.add_argument(
+        "--triton", type=Path, help="peers: a script that starts Triton: REPOSITORY --grpc-port P --http-port P"
+    )
     parser.add_argument("--only", default="", help="peers: words of the names of those to compare, comma-separated")
     parser.add_argument("--requests", type=int, default=Options.requests, help="memory: how many requests")
     parsed = parser.parse_args(arguments)
@@ -49,7 +52,12 @@ def main(arguments: list[str]) -> int:
         parser.error(f"expected any of {', '.join((*WITH_OPTIONS, *NAMES))}, got {', '.join(sorted(unknown))}")
     only = tuple(word.strip().lower() for word in parsed.only.split(",") if word.strip())
     options = Options(
-        quick=parsed.quick, docs=parsed.docs, prototype=parsed.prototype, only=only, requests=parsed.requests
+        quick=parsed.quick,
+        docs=parsed.docs,
+        prototype=parsed.prototype,
+        triton=parsed.triton,
+        only=only,
+        requests=parsed.requests,
     )
     # Without this handler, SIGTERM would leave the measured servers running.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -89,6 +97,8 @@ def _command(name: str, options: Options) -> str:
         words.append("--quick")
     if name == "peers" and options.prototype is not None:
         words.append("--prototype PATH")
+    if name == "peers" and options.triton is not None:
+        words.append("--triton START")
     if name == "memory" and options.requests != Options.requests:
         words.append(f"--requests {options.requests}")
     return " ".join(words)

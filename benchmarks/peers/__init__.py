@@ -1,6 +1,6 @@
 """Compares inferd with other servers ("peers"), in one run on one machine.
 
-`python -m benchmarks peers [--quick] [--prototype PATH] [--only NAME,...] [--docs]`
+`python -m benchmarks peers [--quick] [--triton START] [--prototype PATH] [--only NAME,...] [--docs]`
 
 All servers get the same ONNX models, the same message of the Open Inference Protocol and the same load generator. The
 models run on one thread; servers that batch use batches of at most 64 rows. If a peer cannot be installed or started on
@@ -73,7 +73,7 @@ def _started(
     """The peers that answer the requests of all works rightly, and the reasons of the others by name."""
     running: list[tuple[Peer, Running]] = []
     missing: dict[str, str] = {}
-    for peer in catalogue(options.prototype):
+    for peer in catalogue(options.prototype, options.triton):
         if options.only and peer.name != FIRST and not any(word in peer.name.lower() for word in options.only):
             continue
         try:

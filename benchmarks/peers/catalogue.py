@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +54,41 @@ class Prototype(Peer):
             yield Running(f"127.0.0.1:{port}", process.pid, log)
 
 
-def catalogue(prototype: Path | None) -> list[Peer]:
+@dataclass(frozen=True)
+class Triton(Peer):
+    """The C++ server itself. `program` starts it: START REPOSITORY --grpc-port PORT --http-port PORT."""
+
+    @contextmanager
+    def start(self, models: Path, logs: Path) -> Iterator[Running]:
+        script = Path(self.program).resolve()
+        if not script.is_file():
+            raise NotStarted(f"{script} is not there")
+        repository, port, log = logs / "triton", free_port(), logs / "triton.log"
+        for model in sorted(models.glob("*/1/model.onnx")):
+            name = model.parent.parent.name
+            (repository / name / "1").mkdir(parents=True)
+            shutil.copy(model, repository / name / "1")
+            (repository / name / "config.pbtxt").write_text(_SETTINGS.format(name=name))
+        # It does not print the line that `started` waits for, so a shell does.
+        command = ["sh", "-c", 'echo "serving it"; exec "$@"', "sh", str(script), str(repository)]
+        command += ["--grpc-port", str(port), "--http-port", str(free_port())]
+        with started(command, dict(os.environ), log) as (process, _):
+            yield Running(f"127.0.0.1:{port}", process.pid, log)
+
+
+_SETTINGS = """
+name: "{name}"
+backend: "onnxruntime"
+max_batch_size: 64
+dynamic_batching {{ }}
+instance_group [ {{ count: 1 kind: KIND_CPU }} ]
+parameters {{ key: "intra_op_thread_count" value: {{ string_value: "1" }} }}
+parameters {{ key: "inter_op_thread_count" value: {{ string_value: "1" }} }}
+"""
+"""As the other peers: one thread, batches of at most 64 rows, no waiting."""
+
+
+def catalogue(prototype: Path | None, triton: Path | None = None) -> list[Peer]:
     """All peers. The first one is the one with which the others are compared."""
     peers: list[Peer] = [
         Inferd(FIRST, ""),
@@ -66,4 +101,6 @@ def catalogue(prototype: Path | None) -> list[Peer]:
     ]
     if prototype is not None:
         peers.insert(2, Prototype("prototype", str(prototype)))
+    if triton is not None:
+        peers.insert(1, Triton("Triton (C++)", str(triton)))
     return peers

@@ -90,6 +90,7 @@ def test_a_peer_that_cannot_be_installed_says_why(tmp_path: Path, monkeypatch: p
 def test_the_prototype_is_compared_only_when_it_is_given(tmp_path: Path) -> None:
     assert "prototype" not in [peer.name for peer in catalogue(None)]
     assert "prototype" in [peer.name for peer in catalogue(tmp_path / "it.py")]
+    assert "Triton (C++)" in [peer.name for peer in catalogue(None, tmp_path / "start")]
 
 
 def test_bars_much_longer_than_those_of_the_servers_are_left_out() -> None:
