@@ -26,9 +26,17 @@ PROMTOOL = shutil.which("promtool")
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool (Debian's package prometheus) is not installed")
 
 
+# The functions and keywords of PromQL that may stand before a bracket.
+FUNCTIONS = frozenset(
+    {"abs", "and", "avg", "by", "changes", "clamp_max", "clamp_min", "count", "delta", "deriv", "group_left",
+     "group_right", "histogram_quantile", "ignoring", "increase", "label_replace", "max", "max_over_time", "min", "min_over_time",
+     "on", "or", "quantile", "rate", "sum", "time", "topk", "unless", "vector", "without"}
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def exported() -> set[str]:
-    """The names of all samples that a server gives once everything has happened to it."""
+def samples() -> dict[str, set[str]]:
+    """All samples that a server gives once everything has happened to it: the names of their labels, by name."""
     metrics = Metrics(CollectorRegistry(), version="1")
     model = metrics.model("m", 1)
     model.request("grpc", "OK", 0.1, 0.1, 0.1)
@@ -43,9 +51,16 @@ def exported() -> set[str]:
     metrics.state("m", 1, "available")
     metrics.loaded("m", 1, 0.1)
     whole = text(server_totals(families(metrics.everything()), 1, Others()))
-    return {sample.name for family in text_string_to_metric_families(whole.decode()) for sample in family.samples} | {
-        "up"
-    }
+    found: dict[str, set[str]] = {"up": set()}
+    for family in text_string_to_metric_families(whole.decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+@pytest.fixture(scope="module")
+def exported(samples: dict[str, set[str]]) -> set[str]:
+    return set(samples)
 
 
 def rules() -> list[dict[str, Any]]:
@@ -101,6 +116,25 @@ def test_the_dashboards_panels_do_not_overlap() -> None:
         for x in range(place["x"], place["x"] + place["w"]):
             for y in range(place["y"], place["y"] + place["h"]):
                 assert taken.setdefault((x, y), panel["title"]) == panel["title"]
+
+
+def test_expressions_use_functions_labels_and_durations_that_exist(samples: dict[str, set[str]]) -> None:
+    """What can be said of PromQL without Prometheus: a wrong label would make an alert silent."""
+    labels = {"job", "instance"} | set().union(*samples.values())
+    expressions = [rule["expr"] for rule in rules()] + [expression for _, expression in panels()]
+    for expression in expressions:
+        bare = re.sub(r'"[^"]*"', '""', expression)
+        for opening, closing in ("()", "[]", "{}"):
+            assert bare.count(opening) == bare.count(closing), expression
+        assert set(re.findall(r"\b([a-z_]+)\s*\(", bare)) <= FUNCTIONS, expression
+        used = set(re.findall(r"[{,]\s*(\w+)\s*[=!]", bare))
+        for group in re.findall(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)", bare):
+            used |= {name.strip() for name in group.split(",") if name.strip()}
+        assert used <= labels, f"{expression}: {used - labels} is no label"
+        for duration in re.findall(r"\[([^\]]*)\]", bare):
+            assert re.fullmatch(r"\$__rate_interval|[1-9]\d*[smhdw](:[1-9]\d*[smhdw])?", duration), expression
+    for rule in rules():
+        assert re.fullmatch(r"[1-9]\d*[smhd]", rule.get("for", "1m")), rule
 
 
 @needs_promtool

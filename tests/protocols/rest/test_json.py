@@ -186,6 +186,17 @@ BIG = ",".join(["1.5"] * 80_000)
 
 
 @pytest.mark.parametrize(
+    ("first", "second"), [("1", "2"), ("NaN", "2"), ("1", "[NaN]"), (f"[{BIG}]", "[2]"), ("[2]", f"[{BIG}]")]
+)
+def test_of_a_key_that_is_given_twice_the_last_value_counts(first: str, second: str) -> None:
+    """Whichever of the parsers reads the text."""
+    twice, once = (loads(text.encode()) for text in (f'{{"x":{first},"x":{second}}}', f'{{"x":{second}}}'))
+    assert list(twice) == ["x"]
+    assert type(twice["x"]) is type(once["x"])
+    np.testing.assert_array_equal(*(np.asarray(getattr(value["x"], "array", value["x"])) for value in (twice, once)))
+
+
+@pytest.mark.parametrize(
     "text",
     [
         f'{{"x": "y:[{BIG}],"}}',  # in a string
