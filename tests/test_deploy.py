@@ -29,8 +29,8 @@ needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool (Debian's
 # The functions and keywords of PromQL that may stand before a bracket.
 FUNCTIONS = frozenset(
     {"abs", "and", "avg", "by", "changes", "clamp_max", "clamp_min", "count", "delta", "deriv", "group_left",
-     "group_right", "histogram_quantile", "ignoring", "increase", "label_replace", "max", "max_over_time", "min", "min_over_time",
-     "on", "or", "quantile", "rate", "sum", "time", "topk", "unless", "vector", "without"}
+     "group_right", "histogram_quantile", "ignoring", "increase", "label_replace", "max", "max_over_time", "min",
+     "min_over_time", "on", "or", "quantile", "rate", "sum", "time", "topk", "unless", "vector", "without"}
 )  # fmt: skip
 
 
