@@ -53,7 +53,7 @@ def test_a_misplaced_model_is_listed_with_what_was_expected(disk: Disk, path: st
 @pytest.mark.parametrize(
     "path",
     ["m/notes.txt", "m/v1/notes.txt", "m/.git/model.onnx", "m/.publish-1a2b/model.onnx", "m/a/b/c/model.onnx",
-     "m/model.onnx.part", "m/data/train.h5", ".hidden/1/model.onnx"],
+     "m/model.onnx.part", "m/data/train.h5", ".hidden/1/model.onnx", "m/model.py"],
 )  # fmt: skip
 def test_other_directories_are_no_models(disk: Disk, path: str) -> None:
     disk.write("good/1/model.onnx")
@@ -84,6 +84,25 @@ def test_settings_without_a_version_name_what_is_misplaced(disk: Disk) -> None:
     disk.write("m/config.pbtxt", 'backend: "onnxruntime"')
     disk.write("m/model.onnx")
     assert "m/model.onnx lies directly in the model's directory" in disk.model().problem
+
+
+def test_python_code_beside_settings_is_meant_as_a_model(disk: Disk) -> None:
+    disk.write("good/1/model.onnx")
+    disk.write("m/model.py")
+    disk.write("m/model.yaml", "stateful: false")
+    assert "m/model.py lies directly in the model's directory" in disk.scan().models["m"].problem
+    disk.write("good/model.py")
+    disk.write("good/model.yaml", "stateful: false")
+    assert disk.scan().models["good"].problem == "", "the source of a model that has versions"
+
+
+def test_a_root_with_python_code_and_settings_is_one_model(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "upper")
+    disk.write("model.py")
+    assert not disk.scan().models
+    disk.write("model.yaml", "stateful: false")
+    (model,) = disk.scan().models.values()
+    assert (model.name, [version.number for version in model.versions]) == ("upper", [1])
 
 
 def test_leading_zeros_are_told_and_served(disk: Disk) -> None:

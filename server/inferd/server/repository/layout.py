@@ -17,6 +17,8 @@ from inferd.backends.files import MOST_ENTRIES
 MODEL_FILE = "model.yaml"
 TRITON_FILE = "config.pbtxt"
 SETTINGS_FILES = (MODEL_FILE, TRITON_FILE)
+CODE_FILE = "model.py"
+"""A model in Python code."""
 
 PARTIAL_SUFFIXES = (".tmp", ".part", ".filepart", "~")
 MOST_VERSIONS = 10_000  # of one model: every scan looks at the files of each

@@ -13,12 +13,20 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from inferd.backends.files import MOST_ENTRIES, OpenRoot
 from inferd.backends.foreign_formats import is_model_file
-from inferd.server.repository.layout import MAX_VERSION, is_partial, readable, version_directories, version_number
+from inferd.server.repository.layout import (
+    CODE_FILE,
+    MAX_VERSION,
+    SETTINGS_FILES,
+    is_partial,
+    readable,
+    version_directories,
+    version_number,
+)
 
 Artefacts = Callable[[], Iterable[str]]
 """Gives the names of the files and directories that backends serve, such as "model.onnx"."""
@@ -42,17 +50,17 @@ class Misplaced:
 
     def model_files(self, directory: int) -> list[str]:
         """The names in a directory (a descriptor) that look like a model's file, sorted. Raises OSError."""
-        known = frozenset(self._artefacts())
-        return [name for name in _visible(directory) if name in known or is_model_file(name)]
+        known, names = frozenset(self._artefacts()), _visible(directory)
+        return [name for name in names if name in known or is_model_file(name) or _is_code(name, names)]
 
     def served_files(self, directory: int) -> list[str]:
         """Those of them that a backend serves under this name."""
-        known = frozenset(self._artefacts())
-        return [name for name in _visible(directory) if name in known]
+        known, names = frozenset(self._artefacts()), _visible(directory)
+        return [name for name in names if name in known or _is_code(name, names)]
 
     def in_root(self, root: Path, name: str) -> str:
         """What is wrong with a model's file that lies directly in a root, beside models."""
-        stem = name.partition(".")[0] if name not in self._artefacts() else "NAME"
+        stem = name.partition(".")[0] if name not in (CODE_FILE, *self._artefacts()) else "NAME"
         return (
             f"{name} lies directly in the repository {root} and is not served: expected "
             f"{root / stem / '1'}/{_wanted(name)}, a directory for the model and one for its version"
@@ -102,6 +110,12 @@ class Misplaced:
             f"{group} holds models ({directory.name}), not versions: move them up to {group.parent}, or give "
             f"{group} as one more --model-repository"
         )
+
+
+def _is_code(name: str, beside: Collection[str]) -> bool:
+    """Whether a file is a model in Python code: many directories hold a file of that name, but few a model's settings
+    too, and such a model needs them."""
+    return name == CODE_FILE and any(settings in beside for settings in SETTINGS_FILES)
 
 
 def _numbered(files: OpenRoot, listed: int, directory: Path) -> list[int]:
