@@ -10,7 +10,8 @@ from html import escape
 
 COLOURS = ("#1f77b4", "#7fb2d9", "#e3892b", "#8c8c8c", "#b5a14a", "#8f6bb3", "#4f9d69", "#c0504d", "#5a5a5a")
 WIDTH, LABEL, VALUE = 860, 210, 90
-BAR, GAP, TITLE, HEAD = 15, 14, 30, 20
+BAR, GAP, TITLE, HEAD = 15, 14, 50, 20
+READ = "Longer bars are better. Each group has a scale of its own: its longest bar has the full width."
 
 
 class Bars:
@@ -41,6 +42,7 @@ class Bars:
             f"<title>{escape(self._title)}</title>",
             f'<text x="0" y="18" font-size="15" font-weight="bold" {grey}>{escape(self._title)}</text>',
         ]
+        parts.append(f'<text x="0" y="36" {grey}>{READ}</text>')
         y = TITLE
         for position, group in enumerate(self._groups):
             parts.append(f'<text x="0" y="{y + 14}" font-weight="bold" {grey}>{escape(group)}</text>')

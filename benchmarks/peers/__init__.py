@@ -98,7 +98,7 @@ def _table(
         how=f"Up to {plan.turns} alternating rounds of about {plan.seconds} s; medians; ratios are medians of paired "
         "rounds. Load by h2load on the same cores; every answer's bytes counted. One model thread; batches up to 64.",
     )
-    bars = Bars(f"Requests per second: {work.title}", [f"{n} in flight" for n in in_flights])
+    bars = Bars(f"Requests per second: {work.title}", [f"{n} request{'s' * (n > 1)} in flight" for n in in_flights])
     raw: dict[str, dict[str, Any]] = {}
     heights: dict[str, list[float | None]] = {name: [] for name in runners}
     for runner in runners.values():

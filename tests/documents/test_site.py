@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -87,3 +88,17 @@ def test_docstrings_become_markdown() -> None:
         "A class.\n\n```python\nx = C()\nx.run()\n```\n\n| name | meaning |\n| --- | --- |\n| `a` | the first |\n"
         "| `b`, `c` | the others, which go on |\n| `much_longer_name` | the last |"
     )
+
+
+def test_the_readme_has_the_range_of_the_figures_beside_triton() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    section = page.partition("## Beside Triton's C++ server")[2].partition("\n## ")[0]
+    tables = [part for part in section.split("\n\n") if part.startswith("| ")]
+    assert tables, "docs/performance.md: expected a table below 'Beside Triton's C++ server'"
+    readme = (ROOT / "README.md").read_text()
+    for table in tables:
+        cells = [cell for row in table.splitlines()[2:] for cell in row.strip("| ").split(" | ")[1:]]
+        figures = [float(figure) for cell in cells for figure in re.findall(r"\d+\.\d+", cell)]
+        assert f"{min(figures):.2f} to {max(figures):.2f}" in readme, (
+            "README.md: the figure beside Triton is an old one"
+        )
