@@ -245,6 +245,12 @@ def huge(model: Any) -> None:
     model.subgraphs[0].tensors[0].shape = [2**31 - 1] * 3
 
 
+def far_zero(model: Any) -> None:
+    model.subgraphs[0].tensors[0].quantization = schema.QuantizationParametersT()
+    model.subgraphs[0].tensors[0].quantization.scale = [0.1]
+    model.subgraphs[0].tensors[0].quantization.zeroPoint = [2**40]
+
+
 def two_names(model: Any) -> None:
     model.signatureDefs = model.signatureDefs * 2
 
@@ -264,6 +270,7 @@ def wrong_output(model: Any) -> None:
         (far_operator, "operator 7 is not in its list"),
         (far_buffer, "lies in buffer 50"),
         (huge, "more elements than any machine can hold"),
+        (far_zero, "a scale or zero point that is none"),
         (two_names, "two signatures have one name"),
         (no_subgraph, "no subgraph"),
         (wrong_output, "not among the outputs"),

@@ -18,6 +18,7 @@ from inferd.backends.litert.flatbuffer import Bytes, FlatbufferReader, Malformed
 from inferd.backends.litert.schema import ELEMENT_TYPES, OPERATORS, SCHEMA, UNIONS
 
 _MOST_RANK = 32
+_MOST_ZERO = (1 << 31) - 1  # zero points are whole numbers of at most 32 bits
 _MOST_NUMBERS = 1 << 40  # elements of a tensor whose sizes are all known
 _CUSTOM = OPERATORS.index("CUSTOM")
 _BITS: Mapping[str, int] = {
@@ -228,6 +229,8 @@ def _quantisation(name: str, table: Table | None, shape: tuple[int, ...] | None)
     zeros = np.zeros(len(scales), np.int64) if zeros is None or not len(zeros) else zeros
     if len(zeros) not in (1, len(scales)):
         raise Malformed(f"the tensor {name!r} has {len(scales)} scales and {len(zeros)} zero points")
+    if (np.abs(zeros) > _MOST_ZERO).any() or not np.isfinite(scales).all():
+        raise Malformed(f"the tensor {name!r} has a scale or zero point that is none")
     return Quantisation(tuple(map(float, scales.tolist())), tuple(map(int, zeros.tolist())), int(axis))
 
 
