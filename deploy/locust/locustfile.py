@@ -1,7 +1,7 @@
 """Load on the REST port with locust: users who ask one model, one request after the other.
 
     pip install locust
-    INFERD_MODEL=digits_onnx locust -f deploy/locust/locustfile.py --headless -u 50 -r 10 -t 1m --host http://localhost:8080
+    INFERD_MODEL=digits_onnx locust -f deploy/locust/locustfile.py --headless -u 50 -r 10 -t 1m --host http://localhost:8000
 
 The body is made from the model's own metadata: one row of zeros for each input, texts "a". INFERD_BODY names a file
 with another one.
