@@ -38,7 +38,9 @@ def settings(work: Path, *more: str) -> tuple[str, ...]:
 
 
 def files(work: Path) -> list[str]:
-    return sorted(str(path.relative_to(work)) for path in work.rglob("*") if path.is_file()) if work.exists() else []
+    """The files, but for the note where a running server listens."""
+    found = [path for path in work.rglob("*") if path.is_file() and path.name != "addresses.json"]
+    return sorted(str(path.relative_to(work)) for path in found)
 
 
 def directories(work: Path, start: str) -> list[Path]:
