@@ -19,7 +19,7 @@ _GPU = ("onnx-gpu", "torch", "onnx-gpu,torch", "onnx-gpu,torch,tensorflow")
 _CUDA = re.compile("nvidia|cuda|triton")
 _COMMON = "http,jwt,cli"
 _ARM = [
-    f"--platform={name}_aarch64" for name in ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
+    f"--platform={name}_aarch64" for name in ("manylinux2014", *(f"manylinux_2_{number}" for number in range(17, 29)))
 ]
 
 
@@ -37,12 +37,17 @@ def one_cuda_set() -> None:
 
 
 def arm64_installs() -> None:
-    """Every requirement of `inferd[all]` has a wheel for Linux on 64-bit ARM. Raises Failure."""
+    """Every requirement of `inferd[all]` has a wheel for Linux on 64-bit ARM. Raises Failure.
+
+    torch is asked for without what it needs: PyPI has the build with CUDA, the image takes the other one.
+    """
     machine = {**default_environment(), "platform_machine": "aarch64"}
     wanted = [str(each) for each in _requirements("all", machine)]
     with tempfile.TemporaryDirectory() as place:
         python = ("--python-version", "3.11", "--implementation", "cp", "--only-binary=:all:", "--target", place)
-        found = _resolve(*_ARM, *python, "-c", "constraints/cpu.txt", *wanted)
+        constrained = (*_ARM, *python, "-c", "constraints/cpu.txt")
+        found = _resolve(*constrained, *(each for each in wanted if not each.startswith("torch")))
+        found |= _resolve(*constrained, "--no-deps", *(each for each in wanted if each.startswith("torch")))
     for name in ("tensorflow", "torch", "onnxruntime", "grpcio"):
         expect(name in found, f"arm64: {name} is not installed: {sorted(found)}")
     say(f"arm64: {len(found)} packages, every one with a wheel; TensorFlow {found['tensorflow']}")
