@@ -120,9 +120,14 @@ def _pip_of_this_machine(place: Path) -> Iterator[str]:
     settings.pop("constraint", None)
     (place / "pip.conf").write_text("[global]\n" + "".join(f"{key} = {value}\n" for key, value in settings.items()))
     yield f"{place}/pip.conf:/etc/pip.conf:ro"
-    words = [word.removeprefix("file://") for value in settings.values() for word in value.replace("\\n", " ").split()]
-    for path in dict.fromkeys(word for word in words if word.startswith("/") and Path(word).exists()):
-        yield f"{path}:{path}:ro"
+    found: dict[str, None] = {}
+    for key, value in settings.items():
+        for word in value.replace("\\n", " ").split():
+            path = Path(word.removeprefix("file://"))
+            if path.is_absolute() and path.exists():
+                # The pages of an index name files beside them.
+                found[str(path.parent if key.endswith("index-url") else path)] = None
+    yield from (f"{path}:{path}:ro" for path in found)
 
 
 def version() -> str:
