@@ -33,7 +33,9 @@ VAR = HERE.parents[1] / "var" / "converters"
 SECONDS = 3600.0
 # Packages of each environment: newest releases. Those after "--" are installed without what they ask for: XGBoost's
 # wheel asks for CUDA libraries, tf-keras for another TensorFlow.
-TABLES = ("scikit-learn", "skl2onnx", "onnxmltools", "lightgbm", "skops", "mlflow", "pandas", "protobuf>=7")
+TABLES = (
+    "scikit-learn", "skl2onnx", "onnxmltools", "lightgbm", "skops", "mlflow", "pandas", "onnxruntime", "protobuf>=7",
+)  # fmt: skip
 ENVIRONMENTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "tables": ((*TABLES, "--", "xgboost"), ("train_tables.py", "train_mlflow.py")),
     "keras": (("tensorflow-cpu", "keras", "scikit-learn", "tf2onnx", "onnx", "--", "tf-keras"), ("train_keras.py",)),
