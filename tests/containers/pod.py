@@ -91,7 +91,7 @@ class Pod:
         until = time.monotonic() + 60
         while self._process.poll() is None and time.monotonic() < until:
             number = _last_child(self._process.pid)
-            if number is not None and _has_started(number):
+            if number is not None and _has_started(number, self.image.files):
                 return number
             time.sleep(0.02)
         raise Failure(f"the container has ended with {self._process.poll()}:\n{self.tail()}")
@@ -246,11 +246,13 @@ def _last_child(number: int) -> int | None:
     return None
 
 
-def _has_started(number: int) -> bool:
-    """Whether the process is the container's own, and not what prepares it."""
+def _has_started(number: int, files: Path) -> bool:
+    """Whether the process is the container's own, with the image's files as its root, and not what prepares it."""
     try:
         name = Path(f"/proc/{number}/comm").read_text().strip()
-        return name not in _PREPARING and _SCRIPT not in Path(f"/proc/{number}/cmdline").read_text()
+        words = Path(f"/proc/{number}/cmdline").read_text()
+        inside = os.path.samestat(os.stat(f"/proc/{number}/root"), files.stat())
+        return inside and name not in _PREPARING and bool(words) and _SCRIPT not in words
     except OSError:
         return False
 
