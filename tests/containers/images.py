@@ -16,7 +16,7 @@ from typing import Any
 from containers.tools import ROOT, VAR, Failure, run, say
 
 PROGRAMS = {"buildah": "buildah", "debootstrap": "debootstrap", "unshare": "util-linux", "ip": "iproute2"}
-BASE = "docker.io/library/python:3.11-slim"
+BASE = "localhost/python:3.11-slim"
 """The name in FROM. Here it is Debian's own Python of that version, so that no image registry is needed."""
 _SUITE = "bookworm"  # its Python is 3.11
 _LONG = 3600.0
