@@ -23,6 +23,7 @@ from inferd.server.transport.connections import peer_of, sockets
 
 _log = logging.getLogger("inferd.rpc")
 _LOOK: Final = 0.1  # seconds between two looks
+_MOMENT: Final = 0.02  # seconds after which a message that is on its way has come
 _MOST: Final = 0.75  # the share of what is free at which clients lose their place: more comes until the next look
 _QUIET: Final = 10.0  # seconds between two log lines
 # Offset of tcpi_bytes_received in linux/tcp.h, struct tcp_info.
@@ -81,6 +82,7 @@ class PartialMessages:
         self._inflight = inflight
         self._ended = ended
         self._asked = threading.Event()
+        self._checked = False  # somebody calls `check`
         self._waited: set[ReceivingCall] = set()  # the calls that waited at the last look, too
         self._connections: dict[str, _Connection] = {}
         self._counted = 0
@@ -90,20 +92,27 @@ class PartialMessages:
 
     def start(self, *, asked: bool = False) -> None:
         """Starts the thread. `asked`: it looks when `check` has found a reason, else at intervals."""
+        self._checked = asked
         run = self._run_when_asked if asked else self._run
         threading.Thread(target=run, name="inferd-grpc-partial", daemon=True).start()
 
-    def check(self, now: float) -> None:  # the checks of a loop have one signature
-        """Lets the thread look if there may be a reason. To be called at intervals; for one thread."""
+    def check(self, now: float) -> float | None:  # the checks of a loop have one signature
+        """Lets the thread look if there may be a reason. To be called at intervals; for one thread. Returns the seconds
+        until the next call is due, None for the usual ones."""
         if self.watching:
             self._asked.set()
-            return
+            return None
         waiting = {call for call in list(self._calls) if call.receiving}
-        # On a busy loop many messages are on their way: only calls that waited at the last check too may be half-sent.
-        if len(waiting & self._waited) * self._largest <= self._inflight.room:
+        room = self._inflight.room
+        if len(waiting) * self._largest <= room:
             self._waited = waiting
-        else:
+            return None
+        # On a busy loop many messages are on their way: only calls that still wait a moment later may be half-sent.
+        if len(waiting & self._waited) * self._largest > room:
             self._asked.set()
+        else:
+            self._waited = waiting
+        return _MOMENT
 
     def delivered(self, peer: str, nbytes: int) -> None:
         """A complete message was handed over. Thread-safe: an update that is lost does little harm."""
@@ -115,7 +124,8 @@ class PartialMessages:
         """Counts what is held, and drops the calls for which there is no room."""
         waiting = [call for call in list(self._calls) if call.receiving]
         room = self._inflight.room + self._counted
-        if sum(call in self._waited for call in waiting) * self._largest <= room:
+        stuck = sum(call in self._waited for call in waiting) if self._checked else len(waiting)
+        if stuck * self._largest <= room:
             if self.watching:
                 self.watching = False
                 self._connections = {}

@@ -69,10 +69,11 @@ class WriteTimeout:
         run = self._run_when_asked if asked else self._run
         threading.Thread(target=run, name="inferd-grpc-write", daemon=True).start()
 
-    def check(self, now: float) -> None:
+    def check(self, now: float) -> float | None:
         """Lets the thread look if it is time. To be called at intervals; for one thread."""
         if self._due(now):
             self._asked.set()
+        return None
 
     def stop(self) -> None:
         """Ends a thread that looks when asked. To be called after `ended` is set."""

@@ -17,12 +17,15 @@ INTERVAL: Final = 0.1  # seconds between two rounds
 class PeriodicChecks:
     """For the loop's thread only.
 
-    The checks get the monotonic time. They are short: what takes long they leave to a thread of their own.
+    The checks get the monotonic time, and may return the seconds after which they want to be called again earlier than
+    usual. They are short: what takes long they leave to a thread of their own.
     """
 
     __slots__ = ("_checks", "_clock", "_due_at")
 
-    def __init__(self, checks: Sequence[Callable[[float], None]], *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, checks: Sequence[Callable[[float], float | None]], *, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._checks = checks
         self._clock = clock
         self._due_at = 0.0
@@ -36,6 +39,9 @@ class PeriodicChecks:
         """Makes the checks, if INTERVAL has passed since the last round."""
         now = self._clock()
         if now >= self._due_at:
-            self._due_at = now + INTERVAL
+            pause = INTERVAL
             for check in self._checks:
-                check(now)
+                sooner = check(now)
+                if sooner is not None:
+                    pause = min(pause, sooner)
+            self._due_at = now + pause
