@@ -19,8 +19,10 @@ HALF_MS = 4e-4  # seconds of a batch: long enough to run beside the loop
 
 
 @pytest.fixture
-def serve_busy(serve_hot: Callable[..., Server]) -> Callable[..., Server]:
+def serve_busy(serve_hot: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Server]:
     """Servers whose loop has as many other calls in flight as are needed, with a model that is worth a thread."""
+
+    monkeypatch.setattr("inferd.server.scheduling.overlap._LEAST", 2)
 
     def serve(*, in_flight: int = 64, seconds: float = HALF_MS, **options: Any) -> Server:
         server = serve_hot(**options)
@@ -86,7 +88,7 @@ def test_calls_that_arrive_meanwhile_share_the_next_batch(serve_busy):
 
 @pytest.mark.parametrize(
     "options",
-    [{"in_flight": 7}, {"seconds": 1e-4}],
+    [{"in_flight": 11}, {"seconds": 1e-4}],
     ids=["little else in flight", "a tiny model"],
 )
 def test_what_is_not_worth_it_runs_on_the_loop(serve_busy, options: dict[str, Any]):

@@ -20,13 +20,16 @@ from inferd.server.scheduling.batch_former import Batch
 from inferd.server.scheduling.instances import lower_priority
 
 _WORTH: Final = 200e-6  # seconds of the model; two hand-overs cost a fifth of it
-_TIMES: Final = 2  # the requests in flight, as a multiple of the batch's: the others are the loop's work meanwhile
+_TIMES: Final = 3  # the requests in flight, as a multiple of the batch's: the others are the loop's work meanwhile
+_LEAST: Final = 16  # requests of a batch: smaller ones would stay small, because the others wait for their end
 
 
 def overlaps(batch: Batch, in_flight: int) -> bool:
     """Whether a batch should run beside the loop. `in_flight`: calls of the loop, those of the batch included."""
     requests = len(batch.requests)
-    return requests > 1 and in_flight >= _TIMES * requests and _WORTH <= batch.bucket.effort.usual(batch.rows) < 1.0
+    return (
+        requests >= _LEAST and in_flight >= _TIMES * requests and _WORTH <= batch.bucket.effort.usual(batch.rows) < 1.0
+    )
 
 
 class OverlappedRun:
