@@ -32,7 +32,7 @@ from inferd.backends.api import (
     TensorSpec,
     Traits,
 )
-from inferd.backends.checks import SignatureTable, agree
+from inferd.backends.checks import SignatureTable, narrowed
 from inferd.backends.functions.function import Function, call_load, declared_idempotent, function_of
 from inferd.backends.functions.results import arrays_of
 from inferd.backends.functions.source import Source
@@ -236,19 +236,10 @@ def _outer(source: Source, module: types.ModuleType, own: Signature, declared: S
             )
     if declared is None:
         return own
-    inputs = declared.inputs if replaced[BEFORE] else _narrowed("input", own.inputs, declared.inputs)
-    outputs = declared.outputs if replaced[AFTER] else _narrowed("output", own.outputs, declared.outputs)
+    inputs = declared.inputs if replaced[BEFORE] else narrowed("input", own.inputs, declared.inputs)
+    outputs = declared.outputs if replaced[AFTER] else narrowed("output", own.outputs, declared.outputs)
     aliases = () if replaced[AFTER] else own.aliases
     return Signature(declared.name, inputs, outputs, own.method_name, aliases)
-
-
-def _narrowed(role: str, found: Sequence[TensorSpec], declared: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    specs = {spec.name: spec for spec in found}
-    for spec in declared:
-        if spec.name not in specs:
-            raise LoadError(f"declared {role} {spec.name!r} is not in the model; it has {', '.join(specs)}")
-        specs[spec.name] = agree(role, spec, specs[spec.name])
-    return tuple(specs.values())
 
 
 def _steps(source: Source, module: types.ModuleType, own: Signature, whole: Signature) -> _Steps:

@@ -257,6 +257,19 @@ def gathered_slices(value: Value, index: Value, batch: int) -> Value:
     raise MixesRows("picks elements across the batch axis")
 
 
+def scattered_slices(index: Value, new: Value, sizes: Sequence[Size]) -> Value:
+    """ScatterNd: zeros with these sizes, and `new` at the coordinates that the last axis of `index` holds."""
+    where = shaped(index)
+    depth = where[-1].number if where else None
+    if index.kind is CONST and new.kind is CONST:
+        return constant(sizes)
+    if index.kind is CONST and new.kind is ROWS and depth is not None:
+        axis = new.layout[0] + len(sizes)
+        if axis >= depth and new.axis >= len(where) - 1:
+            return like(new, sizes, axis)
+    raise MixesRows("writes elements across the batch axis")
+
+
 def slice_length(size: Size, start: Size, end: Size, step: Size) -> Size:
     """The number of elements that a slice takes."""
     numbers = size.number, start.number, end.number, step.number

@@ -173,6 +173,16 @@ def windowed(value: Value, weights: Sequence[Value | None], sizes: Sequence[Size
     return like(value, [shape[0], channels, *sizes])
 
 
+def resized_images(value: Value, target: Sequence[Size]) -> Value:
+    """Images of another height and width; axis 0 is the batch, axis 3 the channels."""
+    shape = shaped(value)
+    if len(shape) != 4 or len(target) != 2:
+        raise NotUnderstood("resizes a tensor that has not four axes")
+    if any(size.batched for size in target):
+        raise MixesRows("resizes to the number of rows")
+    return resized(value, {1: target[0], 2: target[1], 3: shape[3]}, "resizes")
+
+
 def merged(a: Value, b: Value) -> Value:
     """One of the two values, chosen by a condition that is the same for all rows."""
     if a.shape is None or b.shape is None or len(a.shape) != len(b.shape):

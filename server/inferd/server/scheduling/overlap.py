@@ -18,6 +18,7 @@ from typing import Final
 from inferd.backends.api import Array
 from inferd.server.scheduling.batch_former import Batch
 from inferd.server.scheduling.instances import lower_priority
+from inferd.server.scheduling.policies.cost_model import UNKNOWN
 
 _WORTH: Final = 200e-6  # seconds of the model; two hand-overs cost a fifth of it
 _TIMES: Final = 3  # the requests in flight, as a multiple of the batch's: the others are the loop's work meanwhile
@@ -27,9 +28,9 @@ _LEAST: Final = 16  # requests of a batch: smaller ones would stay small, becaus
 def overlaps(batch: Batch, in_flight: int) -> bool:
     """Whether a batch should run beside the loop. `in_flight`: calls of the loop, those of the batch included."""
     requests = len(batch.requests)
-    return (
-        requests >= _LEAST and in_flight >= _TIMES * requests and _WORTH <= batch.bucket.effort.usual(batch.rows) < 1.0
-    )
+    if requests < _LEAST or in_flight < _TIMES * requests:
+        return False
+    return _WORTH <= batch.bucket.effort.usual(batch.rows) < UNKNOWN
 
 
 class OverlappedRun:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from inferd.backends.independence.elements import number_of, sizes_of
+from inferd.backends.independence.node import OptionalInputs, SizeInputs
 from inferd.backends.independence.sizes import NotUnderstood, Size, computed, size_of
 from inferd.backends.independence.table import OperatorTable
 from inferd.backends.independence.values import Value, fixed
@@ -27,7 +27,7 @@ def new_table() -> OperatorTable[Transfer]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Node:
+class Node(OptionalInputs, SizeInputs):
     """An operator as its function sees it.
 
     options   its settings by the names of the schema; those with the schema's default may be missing
@@ -44,27 +44,6 @@ class Node:
     gives: Sequence[LiteTensor]
     called: Callable[[int, Sequence[Value]], list[Value]]
 
-    def input(self, index: int) -> Value:
-        """An input that must be there."""
-        value = self.optional(index)
-        if value is None:
-            raise NotUnderstood(f"has no input {index}")
-        return value
-
-    def optional(self, index: int) -> Value | None:
-        """An input, None if it is left out."""
-        return self.inputs[index] if index < len(self.inputs) else None
-
-    @property
-    def x(self) -> Value:
-        """The first input."""
-        return self.input(0)
-
-    @property
-    def given(self) -> list[Value]:
-        """The inputs that are not left out."""
-        return [value for value in self.inputs if value is not None]
-
     @property
     def outputs(self) -> int:
         """The number of outputs."""
@@ -78,21 +57,6 @@ class Node:
         """A setting that is a list of whole numbers; [] for none."""
         found = self.options.get(name)
         return [] if found is None else [int(item) for item in found]
-
-    def sizes(self, index: int) -> list[Size]:
-        """The elements of an input that is a shape, axes or bounds."""
-        return sizes_of(self.input(index))
-
-    def numbers(self, index: int) -> list[int]:
-        """The elements of an input, which must be known numbers."""
-        return [number_of(size) for size in self.sizes(index)]
-
-    def number(self, index: int) -> int:
-        """The element of an input that is one known number."""
-        numbers = self.numbers(index)
-        if len(numbers) != 1:
-            raise NotUnderstood("takes one number and gets several")
-        return numbers[0]
 
     def matrix(self, index: int) -> list[list[Size]]:
         """The rows of an input that is a matrix of known numbers: paddings."""

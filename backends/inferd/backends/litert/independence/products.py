@@ -107,13 +107,7 @@ def transposed_convolution(node: Node) -> Value:
 
 @TABLE.add("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
 def resize(node: Node) -> Value:
-    shape, target = shaped(data(node.x)), node.sizes(1)
-    if len(shape) != 4 or len(target) != 2:
-        raise NotUnderstood("resizes a tensor that has not four axes")
-    if any(size.batched for size in target):
-        raise MixesRows("resizes to the number of rows")
-    apart(node.x, [1, 2, 3], "resizes")
-    return like(node.x, [shape[0], *target, shape[3]])
+    return rules.resized_images(data(node.x), node.sizes(1))
 
 
 @TABLE.add("EMBEDDING_LOOKUP")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from inferd.backends.independence.elements import number_of, sizes_of
+from inferd.backends.independence.node import OptionalInputs
 from inferd.backends.independence.sizes import NotUnderstood, Size, computed, size_of
 from inferd.backends.independence.values import CONST, Value
 from inferd.backends.onnx.independence.graph import GraphNode, GraphTensor
@@ -20,7 +21,7 @@ Transfer = Callable[["Node"], "Value | list[Value]"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Node:
+class Node(OptionalInputs):
     """A node as an operator's function sees it.
 
     operator     with the domain in front, unless it is ONNX's own
@@ -39,27 +40,6 @@ class Node:
     opset: int
     branch: Callable[..., list[Value]]
     fresh: Callable[[], Size]
-
-    def input(self, index: int) -> Value:
-        """An input that must be there."""
-        value = self.optional(index)
-        if value is None:
-            raise NotUnderstood(f"has no input {index}")
-        return value
-
-    def optional(self, index: int) -> Value | None:
-        """An input, None if it is left out."""
-        return self.inputs[index] if index < len(self.inputs) else None
-
-    @property
-    def x(self) -> Value:
-        """The first input."""
-        return self.input(0)
-
-    @property
-    def given(self) -> list[Value]:
-        """The inputs that are not left out."""
-        return [value for value in self.inputs if value is not None]
 
     @property
     def outputs(self) -> int:

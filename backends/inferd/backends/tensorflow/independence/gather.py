@@ -60,13 +60,4 @@ def tensor_scatter(node: Node) -> Value:
 
 @TABLE.add("ScatterNd")
 def scatter_nd(node: Node) -> Value:
-    index, new, sizes = data(node.input(0)), data(node.input(1)), node.sizes(2)
-    where = shaped(index)
-    depth = where[-1].number if where else None
-    if index.kind is CONST and new.kind is CONST:
-        return constant(sizes)
-    if index.kind is CONST and new.kind is ROWS and depth is not None:
-        axis = new.layout[0] + len(sizes)
-        if axis >= depth and new.axis >= len(where) - 1:
-            return like(new, sizes, axis)
-    raise MixesRows("writes elements across the batch axis")
+    return layout.scattered_slices(data(node.input(0)), data(node.input(1)), node.sizes(2))

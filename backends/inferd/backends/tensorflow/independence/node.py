@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inferd.backends.independence.elements import number_of, sizes_of
+from inferd.backends.independence.node import SizeInputs
 from inferd.backends.independence.sizes import NotUnderstood, Size, computed
 from inferd.backends.independence.table import OperatorTable
 from inferd.backends.independence.values import Value
@@ -25,7 +25,7 @@ WHOLE = (INT32, INT64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Node:
+class Node(SizeInputs):
     """A node as an operator's function sees it.
 
     items            of the inputs
@@ -119,28 +119,6 @@ class Node:
         if value is None or value.WhichOneof("value") != kind:
             raise NotUnderstood(f"has an attribute {name!r} that is not understood")
         return value
-
-    def sizes(self, index: int) -> list[Size]:
-        """The elements of an input that is a shape, axes or bounds."""
-        return sizes_of(self.input(index))
-
-    def numbers(self, index: int) -> list[int]:
-        """The elements of an input, which must be known numbers."""
-        return [number_of(size) for size in self.sizes(index)]
-
-    def number(self, index: int) -> int:
-        """The element of an input with one element."""
-        numbers = self.numbers(index)
-        if len(numbers) != 1:
-            raise NotUnderstood("has several numbers where one is expected")
-        return numbers[0]
-
-    def size(self, index: int) -> Size:
-        """The element of an input with one element."""
-        sizes = self.sizes(index)
-        if len(sizes) != 1:
-            raise NotUnderstood("has several numbers where one is expected")
-        return sizes[0]
 
     def width(self, *arguments: Size | int | str, least: int = 1) -> Size:
         """A size that is not followed further: the same for the same operator and arguments."""
