@@ -3,6 +3,7 @@
     FileRule     where files may be read: below a root, and where its links may lead. A value
     OpenRoot     the same, opened: finds, opens, reads and walks
     Found        one file or directory that was found
+    FileWindow   an opened file, read at any position
 
 Only regular files are opened: a named pipe would block its reader for ever, and a device may do anything. A path is
 followed name by name, each by the descriptor of the directory before it. So a root such as /proc/PID/root/models works,
@@ -28,6 +29,7 @@ MOST_ENTRIES: Final = 100_000  # names in the directories of one walk, and in on
 MOST_DEPTH: Final = 32  # directories within each other in one walk
 _MOST_PARENTS: Final = 4096  # a path cannot have more
 _CHUNK: Final = 1 << 24
+_WINDOW: Final = 1 << 18  # bytes that FileWindow reads at once
 
 # O_PATH needs no permission to read the directory, only to pass through it. Systems other than Linux do not have it.
 _PASS: Final = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -367,6 +369,30 @@ class _Walk:
                 listed.append((entry.name, entry.is_symlink(), entry.is_dir(follow_symlinks=False)))
         listed.sort()
         return listed
+
+
+class FileWindow:
+    """A file, read with `pread` through one window. Not thread-safe.
+
+    The file is never memory-mapped: if a mapped file shrinks, the process is killed.
+
+    size   bytes of the file that may be read
+    """
+
+    def __init__(self, descriptor: int, size: int | None = None) -> None:
+        """`descriptor` stays the caller's to close. `size`: only the first bytes of the file, as many, are read."""
+        self.size = os.fstat(descriptor).st_size if size is None else size
+        self._descriptor = descriptor
+        self._start = 0
+        self._window = b""
+
+    def read(self, start: int, count: int) -> bytes:
+        """`count` bytes from position `start` on; fewer at the end. Raises OSError."""
+        offset = start - self._start
+        if offset < 0 or offset + count > len(self._window):
+            self._window = os.pread(self._descriptor, max(count, _WINDOW), start)
+            self._start, offset = start, 0
+        return self._window[offset : offset + count]
 
 
 def regular_file(path: Path | str) -> int:

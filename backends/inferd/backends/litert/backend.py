@@ -23,9 +23,9 @@ from inferd.backends.api import (
     Traits,
 )
 from inferd.backends.checks import narrowed
-from inferd.backends.files import regular_file
+from inferd.backends.files import FileWindow, regular_file
 from inferd.backends.litert import instance as litert_instance
-from inferd.backends.litert.flatbuffer import FileBytes, Malformed, MemoryBytes, Truncated
+from inferd.backends.litert.flatbuffer import Malformed, MemoryBytes, Truncated
 from inferd.backends.litert.graph import LiteGraph, read_graph
 from inferd.backends.litert.independence.proof import analyse_model
 from inferd.backends.litert.options import LiteRtOptions
@@ -61,7 +61,7 @@ class LiteRtBackend:
         except OSError:
             return None  # nothing is missing; `open` reports what is wrong
         try:
-            read_graph(FileBytes(descriptor))
+            read_graph(FileWindow(descriptor))
         except Truncated as error:
             return f"{artefact.name} is cut short: {error}"
         except (Malformed, OSError):

@@ -10,7 +10,6 @@ ValueError
 
 from __future__ import annotations
 
-import os
 import struct
 import time
 from collections.abc import Mapping
@@ -24,7 +23,6 @@ MOST_TABLES = 1_000_000  # of one file. Large models have some ten thousand
 MOST_ELEMENTS = 1 << 20  # of one vector that is read: quantisation has one scale for each channel
 _MOST_DEPTH = 16
 _MOST_SECONDS = 20.0
-_WINDOW = 1 << 18  # bytes that FileBytes reads at once
 _SCALARS: Mapping[str, str] = {
     "i8": "b", "u8": "B", "bool": "?", "i32": "i", "u32": "I", "i64": "q", "u64": "Q", "f32": "f",
 }  # fmt: skip
@@ -58,25 +56,6 @@ class MemoryBytes:
 
     def read(self, start: int, count: int) -> bytes:
         return self._data[start : start + count]
-
-
-class FileBytes:
-    """A file, read with `pread` through one window. Not thread-safe. It is never memory-mapped: if a mapped file
-    shrinks, the process is killed."""
-
-    def __init__(self, descriptor: int) -> None:
-        """`descriptor` stays the caller's to close."""
-        self._descriptor = descriptor
-        self.size = os.fstat(descriptor).st_size
-        self._start = 0
-        self._window = b""
-
-    def read(self, start: int, count: int) -> bytes:
-        offset = start - self._start
-        if offset < 0 or offset + count > len(self._window):
-            self._window = os.pread(self._descriptor, max(count, _WINDOW), start)
-            self._start, offset = start, 0
-        return self._window[offset : offset + count]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,14 @@ ValueError
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Protocol
+
+from inferd.backends.files import FileWindow
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MOST_FIELDS = 3_000_000  # of one file. Real models have some hundred thousand; these take ten seconds
 _MOST_DIMS = 10_000  # bytes of a tensor's dimensions: no framework has more than 64 of them, with 10 bytes each
-_WINDOW = 1 << 18  # bytes that FileSource reads at once
 
 
 class Truncated(ValueError):
@@ -48,26 +48,13 @@ class MemorySource:
         return self._view[start : start + count]
 
 
-class FileSource:
-    """A file, read with `pread` through one window. Not thread-safe.
-
-    The file is never memory-mapped: if a mapped file shrinks, the process is killed.
-    """
+class FileSource(FileWindow):
+    """A model in a file. Not thread-safe."""
 
     def __init__(self, descriptor: int, size: int | None = None) -> None:
-        """`descriptor` stays the caller's to close. `size`: only the first bytes of the file, as many, are read."""
+        """See FileWindow."""
+        super().__init__(descriptor, size)
         self.fields_left = MOST_FIELDS
-        self._descriptor = descriptor
-        self.size = os.fstat(descriptor).st_size if size is None else size
-        self._start = 0
-        self._window = b""
-
-    def read(self, start: int, count: int) -> bytes:
-        offset = start - self._start
-        if offset < 0 or offset + count > len(self._window):
-            self._window = os.pread(self._descriptor, max(count, _WINDOW), start)
-            self._start, offset = start, 0
-        return self._window[offset : offset + count]
 
 
 def typed_fields(source: Source, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inferd.client import Client, VersionState
-from inferd.server.cli.connection import add_connection, open_client, seconds
-from inferd.server.cli.errors import CommandError, usage
+from inferd.server.cli.connection import add_connection, open_client
+from inferd.server.cli.errors import CommandError
 from inferd.server.cli.output import print_json
 from inferd.server.cli.serve import missing
+from inferd.server.cli.task_flags import add_limits, failed, say, shown, task_limits
 
 if TYPE_CHECKING:
     from inferd.server.publishing.publication import Published, PublishSettings
@@ -73,11 +74,7 @@ def add(subparsers: Any) -> None:
     check.add_argument(
         "--trust", action="store_true", help="files may run code with all your rights while they are read and checked"
     )
-    check.add_argument(
-        "--time-limit", type=seconds, default=1800.0, metavar="SECONDS", help="of each step (default: 1800)"
-    )
-    check.add_argument("--memory-limit", metavar="SIZE", help="of each step, such as 8GiB (default: none)")
-    check.add_argument("-v", "--verbose", action="store_true", help="show what the steps print")
+    add_limits(check)
     add_connection(parser)
     parser.set_defaults(run=run)
 
@@ -86,21 +83,17 @@ def run(args: argparse.Namespace) -> int:
     try:
         from inferd.server.publishing.errors import PublishError
         from inferd.server.publishing.publication import publish
-        from inferd.server.publishing.tasks import TaskFailed
     except ImportError as error:
         raise CommandError(missing(error)) from None
     try:
         published = publish(args.model, args.source, args.repository, _settings(args))
     except PublishError as error:
-        if isinstance(error, TaskFailed) and not args.verbose:
-            for line in error.lines:
-                print(f"  | {line}", file=sys.stderr)
-        raise CommandError(str(error), 2 if error.usage else 1) from None
+        raise failed(error, args) from None
     state = "published"
     if not args.json:
         print(f"{args.model}:{published.version} is at {published.place}")
     for note in published.notes:
-        _say(f"note: {note}")
+        say(f"note: {note}")
     if args.wait:
         with open_client(args) as client:
             wait_available(client, args.model, published.version, args.timeout or _WAIT)
@@ -130,19 +123,11 @@ def wait_available(client: Client, model: str, version: int, timeout: float) -> 
 
 
 def _settings(args: argparse.Namespace) -> PublishSettings:
-    from inferd.server.config.units import size
     from inferd.server.publishing.probe import ProbeSettings
     from inferd.server.publishing.publication import PublishSettings
     from inferd.server.publishing.sources.material import SourceOptions
-    from inferd.server.publishing.tasks import TaskLimits
 
-    memory = None
-    if args.memory_limit is not None:
-        try:
-            memory = size(args.memory_limit)
-        except ValueError as error:
-            raise usage(f"--memory-limit {args.memory_limit!r}: {error}") from None
-    limits = TaskLimits(args.time_limit, memory)
+    limits = task_limits(args)
     settings = PublishSettings(
         version=args.version,
         source=SourceOptions(
@@ -164,23 +149,15 @@ def _settings(args: argparse.Namespace) -> PublishSettings:
         probe=ProbeSettings(args.config, args.set, args.trust, limits),
         check=not args.no_check,
         force=args.force,
-        say=_say,
+        say=say,
     )
     if args.verbose:
         settings = replace(
             settings,
-            source=replace(settings.source, output=_print),
-            probe=replace(settings.probe, output=_print, progress=_say),
+            source=replace(settings.source, output=shown),
+            probe=replace(settings.probe, output=shown, progress=say),
         )
     return settings
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _print(line: str) -> None:
-    print(f"  | {line}", file=sys.stderr)
 
 
 def _as_json(model: str, published: Published, state: str) -> dict[str, Any]:

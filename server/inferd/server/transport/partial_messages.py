@@ -12,7 +12,6 @@ import logging
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -20,6 +19,7 @@ from typing import Final, Protocol
 from inferd.server.inference.failures import Failure, not_completed
 from inferd.server.inference.inflight import InflightBounds
 from inferd.server.transport.connections import peer_of, sockets
+from inferd.server.transport.looking_thread import LookingThread
 
 _log = logging.getLogger("inferd.rpc")
 _LOOK: Final = 0.1  # seconds between two looks
@@ -80,8 +80,7 @@ class PartialMessages:
         self._calls = calls
         self._largest = largest
         self._inflight = inflight
-        self._ended = ended
-        self._asked = threading.Event()
+        self._thread = LookingThread("inferd-grpc-partial", self.look, ended, lambda: self._count(0))
         self._checked = False  # somebody calls `check`
         self._waited: set[ReceivingCall] = set()  # the calls that waited at the last look, too
         self._connections: dict[str, _Connection] = {}
@@ -93,14 +92,17 @@ class PartialMessages:
     def start(self, *, asked: bool = False) -> None:
         """Starts the thread. `asked`: it looks when `check` has found a reason, else at intervals."""
         self._checked = asked
-        run = self._run_when_asked if asked else self._run
-        threading.Thread(target=run, name="inferd-grpc-partial", daemon=True).start()
+        self._thread.start(None if asked else _LOOK)
 
-    def check(self, now: float) -> float | None:  # the checks of a loop have one signature
+    def stop(self) -> None:
+        """Ends the thread. To be called after `ended` is set."""
+        self._thread.stop()
+
+    def check(self, _now: float) -> float | None:
         """Lets the thread look if there may be a reason. To be called at intervals; for one thread. Returns the seconds
         until the next call is due, None for the usual ones."""
         if self.watching:
-            self._asked.set()
+            self._thread.ask()
             return None
         waiting = {call for call in list(self._calls) if call.receiving}
         room = self._inflight.room
@@ -109,7 +111,7 @@ class PartialMessages:
             return None
         # On a busy loop many messages are on their way: only calls that still wait a moment later may be half-sent.
         if len(waiting & self._waited) * self._largest > room:
-            self._asked.set()
+            self._thread.ask()
         else:
             self._waited = waiting
         return _MOMENT
@@ -185,24 +187,6 @@ class PartialMessages:
     def _count(self, nbytes: int) -> None:
         before, self._counted = self._counted, nbytes
         self._inflight.count(nbytes - before)
-
-    def _run(self) -> None:
-        while not self._ended.wait(_LOOK):
-            self.look(time.monotonic())
-        self._count(0)
-
-    def _run_when_asked(self) -> None:
-        while True:
-            self._asked.wait()
-            self._asked.clear()
-            if self._ended.is_set():
-                break
-            self.look(time.monotonic())
-        self._count(0)
-
-    def stop(self) -> None:
-        """Ends a thread that looks when asked. To be called after `ended` is set."""
-        self._asked.set()
 
 
 def _received(peers: Iterable[str]) -> dict[str, int]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterable
 from typing import Final, Protocol
 
 from inferd.server.inference.failures import Failure, not_read
 from inferd.server.inference.inflight import InflightBounds
+from inferd.server.transport.looking_thread import LookingThread
 
 COUNTED: Final = 4096  # bytes; longer answers are counted until they are written
 COPIES: Final = 2  # an answer is held twice until it is written: grpcio keeps the message, and the core a copy of it
@@ -56,28 +56,28 @@ class WriteTimeout:
         self._calls = calls
         self._patience = patience
         self._inflight = inflight
-        self._ended = ended
         # Of each call that waits to be written: its `writing`, and when that was seen first.
         self._seen: dict[WrittenCall, tuple[int, float]] = {}
-        self._asked = threading.Event()
+        self._thread = LookingThread("inferd-grpc-write", self._look_if_asked_or_due, ended)
+        self._checked = False  # somebody calls `check`
         self._looked_at = 0.0
         self._dropped = 0
         self._logged_at = -_QUIET
 
     def start(self, *, asked: bool = False) -> None:
         """Starts the thread. `asked`: it looks when `check` says so, else at intervals."""
-        run = self._run_when_asked if asked else self._run
-        threading.Thread(target=run, name="inferd-grpc-write", daemon=True).start()
+        self._checked = asked
+        self._thread.start(None if asked else min(self._patience / _LOOKS, _LOOK))
 
     def check(self, now: float) -> float | None:
         """Lets the thread look if it is time. To be called at intervals; for one thread."""
         if self._due(now):
-            self._asked.set()
+            self._thread.ask()
         return None
 
     def stop(self) -> None:
-        """Ends a thread that looks when asked. To be called after `ended` is set."""
-        self._asked.set()
+        """Ends the thread. To be called after `ended` is set."""
+        self._thread.stop()
 
     def look(self, now: float) -> None:
         """Drops the calls that have waited too long, at monotonic time `now`; while `inflight.bytes` is nearly held,
@@ -119,16 +119,6 @@ class WriteTimeout:
         self._looked_at = now
         return True
 
-    def _run(self) -> None:
-        while not self._ended.wait(min(self._patience / _LOOKS, _LOOK)):
-            now = time.monotonic()
-            if self._due(now):
-                self.look(now)
-
-    def _run_when_asked(self) -> None:
-        while True:
-            self._asked.wait()
-            self._asked.clear()
-            if self._ended.is_set():
-                return
-            self.look(time.monotonic())
+    def _look_if_asked_or_due(self, now: float) -> None:
+        if self._checked or self._due(now):
+            self.look(now)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inferd.server.cli.connection import seconds
-from inferd.server.cli.errors import CommandError, usage
+from inferd.server.cli.errors import CommandError
 from inferd.server.cli.serve import missing
+from inferd.server.cli.task_flags import add_limits, failed, say, shown, task_limits
 
 if TYPE_CHECKING:
     from inferd.server.publishing.probe import ProbeSettings
@@ -34,29 +33,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="a setting over those, such as models.NAME.gate.max_drop=1%%; may be repeated",
     )
     parser.add_argument("--trust", action="store_true", help="versions may run code with all your rights")
-    parser.add_argument(
-        "--time-limit", type=seconds, default=1800.0, metavar="SECONDS", help="of each step (default: 1800)"
-    )
-    parser.add_argument("--memory-limit", metavar="SIZE", help="of each step, such as 8GiB (default: none)")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what the steps print")
+    add_limits(parser)
 
 
 def probe_settings(args: argparse.Namespace) -> ProbeSettings:
     """What the flags say. Raises CommandError."""
-    from inferd.server.config.units import size
     from inferd.server.publishing.probe import ProbeSettings
-    from inferd.server.publishing.tasks import TaskLimits
 
-    memory = None
-    if args.memory_limit is not None:
-        try:
-            memory = size(args.memory_limit)
-        except ValueError as error:
-            raise usage(f"--memory-limit {args.memory_limit!r}: {error}") from None
-    limits = TaskLimits(args.time_limit, memory)
+    limits = task_limits(args)
     if not args.verbose:
         return ProbeSettings(args.config, args.set, args.trust, limits)
-    return ProbeSettings(args.config, args.set, args.trust, limits, output=_shown, progress=say)
+    return ProbeSettings(args.config, args.set, args.trust, limits, output=shown, progress=say)
 
 
 def guarded(args: argparse.Namespace, work: Callable[[], int]) -> int:
@@ -64,7 +51,6 @@ def guarded(args: argparse.Namespace, work: Callable[[], int]) -> int:
     try:
         from inferd.server.config.errors import ConfigError
         from inferd.server.publishing.errors import PublishError
-        from inferd.server.publishing.tasks import TaskFailed
     except ImportError as error:
         raise CommandError(missing(error)) from None
     try:
@@ -72,15 +58,4 @@ def guarded(args: argparse.Namespace, work: Callable[[], int]) -> int:
     except ConfigError as error:
         raise CommandError(str(error), 2) from None
     except PublishError as error:
-        if isinstance(error, TaskFailed) and not args.verbose:
-            for line in error.lines:
-                print(f"  | {line}", file=sys.stderr)
-        raise CommandError(str(error), 2 if error.usage else 1) from None
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _shown(line: str) -> None:
-    print(f"  | {line}", file=sys.stderr)
+        raise failed(error, args) from None

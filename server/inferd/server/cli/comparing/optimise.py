@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inferd.server.cli.comparing.compare import write_report
-from inferd.server.cli.comparing.flags import add_flags, guarded, probe_settings, say
+from inferd.server.cli.comparing.flags import add_flags, guarded, probe_settings
 from inferd.server.cli.errors import usage
 from inferd.server.cli.output import print_json
+from inferd.server.cli.task_flags import say
 
 if TYPE_CHECKING:
     from inferd.server.publishing.optimise.optimiser import Optimised
