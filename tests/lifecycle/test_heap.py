@@ -92,6 +92,15 @@ def test_a_flood_does_not_wait() -> None:
     assert process.trims == 1
 
 
+def test_what_a_flood_has_left_does_not_wait() -> None:
+    process = Process()
+    process.calls, process.nbytes = 8, 600
+    process.run(1)
+    process.nbytes, process.unused = 10, 200
+    process.run(1)
+    assert (process.trims, process.unused) == (1, 0)
+
+
 def test_models_that_were_loaded_become_the_least() -> None:
     process = Process()
     process.live = 5000

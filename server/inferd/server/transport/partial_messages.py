@@ -22,7 +22,7 @@ from inferd.server.transport.connections import peer_of, sockets
 from inferd.server.transport.looking_thread import LookingThread
 
 _log = logging.getLogger("inferd.rpc")
-_LOOK: Final = 0.1  # seconds between two looks
+_LOOK: Final = 0.05  # seconds between two looks of a thread that nobody asks
 _MOMENT: Final = 0.02  # seconds after which a message that is on its way has come
 _MOST: Final = 0.75  # the share of what is free at which clients lose their place: more comes until the next look
 _QUIET: Final = 10.0  # seconds between two log lines

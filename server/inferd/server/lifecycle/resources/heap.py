@@ -90,8 +90,11 @@ class HeapReturn:
         elif now - self._settled_at >= _BUSY:
             if size > self._least + nbytes + _BUSY_OVER:
                 self._settle(now, nbytes)
-        elif now - self._trimmed_at >= _FLOOD and size > max(self._least + self._bound, self._after) + _FLOOD_OVER:
-            self._give_back(now)
+        elif now - self._trimmed_at >= _FLOOD:
+            # What one flood has left must not add to the next one.
+            unused = self._much_at is not None and size > self._least + nbytes + _BUSY_OVER
+            if unused or size > max(self._least + self._bound, self._after) + _FLOOD_OVER:
+                self._give_back(now)
 
     def _settle(self, now: float, nbytes: int) -> None:
         """Gives memory back, and takes what remains for the least."""
